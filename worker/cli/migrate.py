@@ -1,0 +1,28 @@
+"""`caspen-sync migrate`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from worker.cli.settings import settings_from
+from worker.config import Settings
+from worker.database import connection
+from worker.errors import ExitCode
+from worker.migrate import migrate
+
+
+def run(args: argparse.Namespace) -> int:
+    return asyncio.run(_run(settings_from(args), with_roles=args.roles))
+
+
+async def _run(settings: Settings, *, with_roles: bool) -> int:
+    async with connection(settings.database) as conn:
+        applied = await migrate(conn, with_roles=with_roles)
+    for migration in applied:
+        print(f"applied {migration.number:04} {migration.name}")
+    if not applied:
+        print("the schema is up to date")
+    if with_roles:
+        print("the roles caspen_sync_writer, caspen_sync_worker and caspen_sync_reader are up to date")
+    return ExitCode.OK

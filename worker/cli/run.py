@@ -1,0 +1,40 @@
+"""`caspen-sync run`: the service and the cron job."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from worker.cli.settings import settings_from
+from worker.config import Settings
+from worker.database import connection
+from worker.errors import ExitCode, UsageError
+from worker.migrate import require_current_schema
+from worker.token import TokenSource
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.max_runtime is not None and not args.once:
+        raise UsageError("run: --max-runtime goes with --once")
+    settings = settings_from(args)
+    tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
+    if args.once and asyncio.run(_idle(settings)):
+        return ExitCode.OK
+
+    # The idle cron run ends above, without these and what they import.
+    from worker.runner import run as run_engine
+
+    report = asyncio.run(run_engine(settings, tokens, once=args.once, max_runtime_s=args.max_runtime))
+    if report.reason:
+        print(f"caspen-sync: {report.reason}", file=sys.stderr)
+    return report.exit_code
+
+
+async def _idle(settings: Settings) -> bool:
+    """Whether there is nothing to do at all: no change has arrived, none is due, waiting or held by anyone."""
+    from worker.sqlfiles import query
+
+    async with connection(settings.database) as conn:
+        await require_current_schema(conn)
+        return bool(await conn.fetchval(query("idle"), list(settings.accounts)))

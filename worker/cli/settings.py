@@ -1,0 +1,20 @@
+"""Settings out of the flags that the commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from worker.config import Settings, load
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """Raises ConfigError."""
+    flags: dict[str, dict[str, Any]] = {}
+    if args.dsn is not None:
+        flags["database"] = {"dsn": args.dsn}
+    if args.log_level is not None:
+        flags.setdefault("log", {})["level"] = args.log_level
+    if args.log_format is not None:
+        flags.setdefault("log", {})["format"] = args.log_format
+    return load(args.config, flags)

@@ -1,0 +1,238 @@
+"""Settings: what each means, its unit, and what happens when it is too high or too low.
+
+A flag beats the environment (`CASPEN_SYNC_…`, `__` between levels), the environment beats the file. An unknown key or a
+bad value is a ConfigError that names the key and never the value.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+
+from worker.contract import IdPolicy
+from worker.errors import ConfigError
+
+ENV_PREFIX = "CASPEN_SYNC_"
+ENV_CONFIG = "CASPEN_SYNC_CONFIG"
+DEFAULT_FILES = (Path("config.toml"), Path("/etc/caspen-sync/config.toml"))
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+# Set for other programs of this project, and no settings.
+_ENV_ELSEWHERE = {ENV_CONFIG, "CASPEN_SYNC_TEST_DSN"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseSettings(_Section):
+    """Where the outbox is."""
+
+    dsn: SecretStr = SecretStr("")
+    """A libpq URI or nothing: then libpq's PG* variables decide."""
+
+    pgbouncer: bool = False
+    """True behind PgBouncer's transaction pooling: no LISTEN and no statement cache. Left false there, statements fail."""
+
+
+class ApiSettings(_Section):
+    """Where the API is and how it is spoken to."""
+
+    base_url: str = "https://api.caspen.com/v1"
+
+    timeout_s: float = Field(default=30.0, gt=0, le=600)
+    """One request, connect to last byte, in seconds. Too low makes slow answers into unknown outcomes, which rest; too
+    high holds a slot and a lease for long after a crash."""
+
+    ids: IdPolicy = "integer"
+    """What id fields of a body may be: integers as the API's page says, or strings too."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _safe_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as https://api.caspen.com/v1")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise ValueError("must be https://, since the token would travel in the clear; http:// is for loopback hosts")
+        if parts.query or parts.fragment or parts.username or parts.password:
+            raise ValueError("must have no user, query or fragment; the token goes into [accounts.NAME]")
+        return value.rstrip("/")
+
+
+class AccountSettings(_Section):
+    """One API key and its budget."""
+
+    token_file: Path | None = None
+    """Read when the worker starts and again when it changes."""
+
+    token: SecretStr | None = None
+    """Meant for the environment; beats token_file."""
+
+    rate_limit: int = Field(default=60, ge=1, le=1_000_000)
+    """Requests in one window. Above what the API grants, 429s follow; below, budget is wasted."""
+
+    rate_window_s: float = Field(default=60.0, gt=0, le=86_400)
+
+    rate_guard_s: float = Field(default=0.5, ge=0, le=600)
+    """A slot rests this much longer than the window. Too low, and servers that count in whole seconds answer 429; each
+    second costs 1/60 of the budget."""
+
+    concurrency: int = Field(default=8, ge=1, le=10_000)
+    """Requests on the wire at once, in each process. Too low wastes budget when answers are slow."""
+
+    live_reserve: float = Field(default=0.1, ge=0, le=0.9)
+    """Share of the budget that backfill never takes, so that a live change finds a slot at once."""
+
+
+class RetrySettings(_Section):
+    """What happens to a request that the API did not do."""
+
+    quick_attempts: int = Field(default=3, ge=1, le=20)
+    """Requests within one claim, a short jittered wait apart."""
+
+    backoff_base_s: float = Field(default=2.0, gt=0, le=3600)
+    """The first durable wait of an appointment is between 0 and this; it doubles from there."""
+
+    backoff_max_s: float = Field(default=900.0, gt=0, le=86_400)
+
+    max_attempts: int = Field(default=20, ge=1, le=1_000_000)
+    """Requests spent on a change before it is parked."""
+
+
+class WorkerSettings(_Section):
+    """The loop."""
+
+    poll_s: float = Field(default=5.0, gt=0, le=3600)
+    """The safety net under LISTEN. Lower finds changes sooner where NOTIFY is off; each poll is two small queries."""
+
+    coalesce: bool = True
+    """Fold all pending changes of an appointment into one request. False sends each change by itself."""
+
+    retention_days: float = Field(default=30, gt=0)
+    """For how long finished changes and attempts are kept."""
+
+
+class HttpSettings(_Section):
+    """The worker's own web address."""
+
+    listen: str = "127.0.0.1:9464"
+
+
+class LogSettings(_Section):
+    """What is logged, on stderr."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section):
+    """All settings, validated."""
+
+    database: DatabaseSettings = DatabaseSettings()
+    api: ApiSettings = ApiSettings()
+    accounts: dict[str, AccountSettings] = Field(default_factory=lambda: {"default": AccountSettings()}, min_length=1)
+    retry: RetrySettings = RetrySettings()
+    worker: WorkerSettings = WorkerSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+
+class _Environment(Settings, BaseSettings):
+    """Tells pydantic-settings how the environment is written; its values are merged before anything is validated."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+
+def find_config(flag: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file to read, by precedence; None when there is none. A file that was named and is missing is an error."""
+    named = flag or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
+    if named is not None:
+        if not named.is_file():
+            origin = "--config" if flag else f"${ENV_CONFIG}"
+            raise ConfigError(f"{origin} names {named}, which is no file; write one from config.example.toml")
+        return named
+    return next((path for path in DEFAULT_FILES if path.is_file()), None)
+
+
+def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings out of flags (nested dicts), environment and file. Raises ConfigError, one line for each bad key."""
+    path = find_config(config)
+    file_values = _read(path) if path else {}
+    _refuse_unknown_variables(os.environ)
+    try:
+        variables = EnvSettingsSource(_Environment)()
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+    merged = _over(_over(file_values, variables), flags or {})
+    return validated(merged, origin=str(path) if path else "configuration")
+
+
+def validated(values: Mapping[str, Any], *, origin: str) -> Settings:
+    """Settings out of these values alone. Raises ConfigError, one line for each bad key."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in _complaints(error))) from None
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, level by level; where they differ, `above` wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        known = merged.get(key)
+        merged[key] = _over(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+
+
+def _refuse_unknown_variables(environ: Iterable[str]) -> None:
+    """Nested names are checked with everything else; a first level that is no section would go unnoticed."""
+    for name in environ:
+        if name.startswith(ENV_PREFIX) and name not in _ENV_ELSEWHERE:
+            section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+            if section not in Settings.model_fields:
+                known = ", ".join(Settings.model_fields)
+                raise ConfigError(f"environment: {name} names no setting; the sections are {known}")
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            lines.append(f"{key}: no such key{_nearest(detail['loc'])}")
+        else:
+            lines.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    """A hint for a key that was mistyped."""
+    from difflib import get_close_matches
+
+    model: type[BaseModel] = Settings
+    for part in loc[:-1]:
+        if part == "accounts":
+            model = AccountSettings
+        elif str(part) in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+    close = get_close_matches(str(loc[-1]), model.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; the keys here are {', '.join(model.model_fields)}"

@@ -1,0 +1,327 @@
+"""The loop behind every mode: claim, send, write back.
+
+    take in ─▶ claim ─▶ send (one task each) ─▶ write back (batches)
+       ▲                                            │
+       └──────────── wake: a change, a free slot ───┘
+
+Claims are bounded by what the account may have on the wire; nothing is claimed that would wait for budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from worker import clock, policy
+from worker.caspen import Caspen
+from worker.claims import Claim, Settlement
+from worker.config import Settings
+from worker.errors import DATABASE_FAULTS, CaspenSyncError, ConfigError, DatabaseUnreachable, ExitCode
+from worker.sender import Sender
+from worker.store import MAX_CHANGES_PER_CLAIM, Outlook, Store
+from worker.telemetry import Log
+from worker.token import TokenSource
+from worker.writeback import Tally, WriteBack
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+HEARTBEAT_S = 10.0
+
+# A claim that found nothing although something is due met rows that another worker is just claiming: ask again soon,
+# and less and less soon, should something else hold those rows.
+CONTENDED_MIN_S = 0.005
+CONTENDED_MAX_S = 1.0
+
+# How often one run looks whether others are done with what they hold.
+LEASE_WATCH_S = 0.25
+
+# How long one run waits for a database that went away under it, in seconds. The service waits for ever.
+ONCE_DATABASE_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a run ended."""
+
+    exit_code: ExitCode
+    tally: Tally
+    reason: str | None = None
+    """One line for a person, when the exit code is not 0."""
+
+
+class Engine:
+    """Works the accounts of the settings off, until told to stop or, in one run, until nothing pending is due."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        caspen: Caspen,
+        tokens: Mapping[str, TokenSource],
+        *,
+        log: Log,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._tokens = tokens
+        self._log = log
+        self._accounts = sorted(settings.accounts)
+        self._lease_s = policy.lease_s(settings.api.timeout_s)
+        self._max_changes = MAX_CHANGES_PER_CLAIM if settings.worker.coalesce else 1
+        self._on_the_wire: Counter[str] = Counter()
+        self._stopping = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._contended_s = CONTENDED_MIN_S
+        self._patience_s: float | None = None
+        self._parts = asyncio.TaskGroup()
+        self.tally = Tally()
+        self._sender = Sender(
+            settings,
+            store,
+            caspen,
+            tokens,
+            stopping=self._stopping,
+            chance=chance or random.Random(),  # noqa: S311  jitter is no secret
+            log=log,
+        )
+        self._writer = WriteBack(
+            store,
+            rest_s={name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()},
+            settled=self._settled,
+            give_up=lambda waited_s: self._stopping.is_set() and waited_s > settings.api.timeout_s,
+            tally=self.tally,
+            log=log,
+        )
+
+    def stop(self) -> None:
+        """Lets requests in flight finish and gives the rest back; `run` then returns."""
+        self._stopping.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Says that there may be something to do."""
+        self._woken.set()
+
+    async def run_service(self) -> Report:
+        """Works until stopped, through any fault of the database."""
+        await self._working(self._serve_until_stopped())
+        return Report(exit_code=ExitCode.OK, tally=self.tally)
+
+    async def run_once(self, *, max_runtime_s: float | None = None) -> Report:
+        """Works until nothing pending is due. `max_runtime_s`: after this many seconds nothing new is claimed."""
+        self._patience_s = ONCE_DATABASE_PATIENCE_S
+        report: list[Report] = []
+        timer = asyncio.get_running_loop().call_later(max_runtime_s, self.stop) if max_runtime_s is not None else None
+
+        async def until_drained() -> None:
+            outlooks = await self._work_until_nothing_is_due()
+            await self._all_settled()
+            report.append(await self._verdict(outlooks))
+
+        try:
+            await self._working(until_drained())
+        finally:
+            if timer:
+                timer.cancel()
+        return report[0]
+
+    async def _working(self, loop: Awaitable[None]) -> None:
+        """Runs the loop with everything that it needs beside it. When one part dies, all end, and its error is raised."""
+        started_at = clock.now()
+        try:
+            async with self._parts as parts:
+                await self._patiently(self._store.register, self._settings.accounts)
+                heart = parts.create_task(self._heartbeats(started_at))
+                writer = parts.create_task(self._writer.run())
+                await loop
+                await self._all_settled()
+                self._writer.close()
+                await writer
+                heart.cancel()
+        except BaseExceptionGroup as group:
+            raise _first_of(group) from group
+        with contextlib.suppress(*DATABASE_FAULTS):
+            await self._store.farewell(self._accounts)
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _serve_until_stopped(self) -> None:
+        with contextlib.suppress(_Stopped):
+            while not self._stopping.is_set():
+                if not await self._claim_and_send():
+                    outlooks = await self._patiently(self._store.outlook, self._accounts)
+                    await self._sleep(self._pause_before_next(outlooks))
+
+    async def _work_until_nothing_is_due(self) -> Sequence[Outlook]:
+        """Returns what the accounts wait for, once it is nothing that this run waits for too."""
+        leases_end_at: float | None = None
+        while not self._stopping.is_set():
+            if await self._claim_and_send():
+                continue
+            outlooks = await self._patiently(self._store.outlook, self._accounts)
+            if +self._on_the_wire or any(self._worth_waiting_for(outlook) for outlook in outlooks):
+                await self._sleep(self._pause_before_next(outlooks))
+                continue
+            # Others may hold the rest. If they die, it is this run that finishes their work, so it waits for the
+            # leases that were out when it found itself idle; those that come later are not its business.
+            left = await self._patiently(self._store.left_over, self._accounts, lease_s=self._lease_s)
+            if left.leased_for_s is None or (leases_end_at is not None and clock.now() > leases_end_at):
+                return outlooks
+            if leases_end_at is None:
+                leases_end_at = clock.now() + left.leased_for_s
+            await self._sleep(min(LEASE_WATCH_S, self._settings.worker.poll_s))
+        await self._all_settled()
+        return await self._store.outlook(self._accounts)
+
+    async def _verdict(self, outlooks: Sequence[Outlook]) -> Report:
+        """The exit code of one run, worst first."""
+        left = await self._store.left_over(self._accounts, lease_s=self._lease_s)
+        refused = [o.account for o in outlooks if o.pause_kind == "refused" and (o.ready_in_s is not None or o.arrivals)]
+        work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
+        if refused:
+            names = ", ".join(refused)
+            return self._report(ExitCode.REFUSED, f"account {names} is paused: the API refused its token; work is left")
+        if work_left and self.tally.undelivered and not self.tally.answered:
+            return self._report(ExitCode.UNREACHABLE, f"the API at {self._settings.api.base_url} is out of reach")
+        if work_left:
+            return self._report(ExitCode.WORK_LEFT, "work is left: backing off, waiting for budget, or out of time")
+        if self.tally.parked:
+            return self._report(ExitCode.PARKED, f"everything due is sent, but {self.tally.parked} changes were parked")
+        return self._report(ExitCode.OK, None)
+
+    def _report(self, exit_code: ExitCode, reason: str | None) -> Report:
+        return Report(exit_code=exit_code, tally=self.tally, reason=reason)
+
+    async def _claim_and_send(self) -> bool:
+        """Takes in what arrived, claims what it may and starts sending. True when there may be more to do at once."""
+        self._woken.clear()
+        for source in self._tokens.values():
+            self._refresh(source)
+        taken = await self._patiently(self._store.take_in, self._accounts)
+        capacities = self._capacities()
+        if not capacities or self._stopping.is_set():
+            return False
+        claims = await self._patiently(self._claim, capacities)
+        for claim in claims:
+            self._on_the_wire[claim.account] += 1
+            self._parts.create_task(self._send(claim))
+        if claims:
+            self._contended_s = CONTENDED_MIN_S
+        return bool(claims or taken)
+
+    async def _claim(self, capacities: Mapping[str, int]) -> list[Claim]:
+        return await self._store.claim(
+            capacities,
+            timeout_s=self._settings.api.timeout_s,
+            lease_s=self._lease_s,
+            max_changes=self._max_changes,
+        )
+
+    async def _send(self, claim: Claim) -> None:
+        self._writer.put(await self._sender.serve(claim))
+
+    def _settled(self, batch: Sequence[Settlement]) -> None:
+        for settlement in batch:
+            self._on_the_wire[settlement.claim.account] -= 1
+        self._log.info(
+            "batch_settled",
+            claims=len(batch),
+            requests=sum(len(settlement.attempts) for settlement in batch),
+            synced=sum(verdict.state == "synced" for settlement in batch for verdict in settlement.verdicts),
+        )
+        self._woken.set()
+
+    def _capacities(self) -> dict[str, int]:
+        """How many more requests each account may have on the wire; accounts that may have none are left out."""
+        free = {name: a.concurrency - self._on_the_wire[name] for name, a in self._settings.accounts.items()}
+        return {name: capacity for name, capacity in free.items() if capacity > 0}
+
+    def _refresh(self, source: TokenSource) -> None:
+        try:
+            source.refresh()
+        except ConfigError as error:
+            self._log.warning("token_unreadable", error=str(error))
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def _pause_before_next(self, outlooks: Sequence[Outlook]) -> float:
+        """Seconds until something can be claimed, as far as is known; changes that commit meanwhile wake the loop."""
+        capacities = self._capacities()
+        ready = [o.ready_in_s for o in outlooks if o.ready_in_s is not None and o.account in capacities]
+        wait_s = min([*ready, self._settings.worker.poll_s])
+        if wait_s > 0:
+            return wait_s
+        contended_s, self._contended_s = self._contended_s, min(CONTENDED_MAX_S, self._contended_s * 2)
+        return contended_s
+
+    def _worth_waiting_for(self, outlook: Outlook) -> bool:
+        """One run waits for budget, but not for a backoff, a long throttle or an account that is refused."""
+        if outlook.arrivals:
+            return True
+        if outlook.ready_in_s is None or not outlook.due:
+            return False
+        account = self._settings.accounts[outlook.account]
+        longest_s = account.rate_window_s + account.rate_guard_s + self._settings.api.timeout_s
+        return outlook.ready_in_s <= (0 if outlook.pause_kind == "refused" else longest_s)
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    async def _all_settled(self) -> None:
+        """Waits until every claim is written back."""
+        while +self._on_the_wire:
+            self._woken.clear()
+            if +self._on_the_wire:
+                await self._woken.wait()
+
+    async def _heartbeats(self, started_at: float) -> None:
+        while True:
+            with contextlib.suppress(*DATABASE_FAULTS):
+                await self._store.heartbeat(self._accounts, running_s=clock.now() - started_at)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _patiently(self, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the database, through its absences: the service for ever, one run for a minute, a stop not at all."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(DATABASE_FAULTS),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=lambda state: self._patience_s is not None and (state.seconds_since_start or 0) >= self._patience_s,
+            sleep=self._sleep_unless_stopped,
+            before_sleep=self._complain,
+            reraise=True,
+        )
+        return await retrying(call, *args, **kwargs)
+
+    async def _sleep_unless_stopped(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+                raise _Stopped("database: out of reach when told to stop")
+
+    def _complain(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._log.warning("database_waited_for", attempt=state.attempt_number, error=str(error))
+
+
+class _Stopped(DatabaseUnreachable):
+    """Told to stop while the database was out of reach."""
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a person should hear of: an error of ours before any other."""
+    ours = group.subgroup(CaspenSyncError)
+    error: BaseException = ours or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

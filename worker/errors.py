@@ -1,0 +1,84 @@
+"""Everything that caspen-sync raises for a person to mend.
+
+    CaspenSyncError
+    ├── UsageError              the command line asks for something that is not there
+    ├── ConfigError             a setting is unknown, bad or missing
+    ├── DatabaseUnreachable     Postgres cannot be reached, or refuses the connection
+    ├── DatabaseRefused         Postgres answered, and said no: a right or a setting is missing
+    ├── SchemaMissing           `caspen-sync migrate` has not run, or not for this version
+    ├── SchemaTooNew            the schema is of a later version than this program
+    └── DemoUnavailable         the demo lacks a package or a place to run
+
+Each carries the exit code that the command ends with (sysexits.h). A message names the thing, the cause and the mend,
+and never a token, a password or a value from a body.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """How a command ended, in the numbers of sysexits.h."""
+
+    OK = 0
+    USAGE = 64
+    PARKED = 65
+    UNREACHABLE = 69
+    INTERNAL = 70
+    WORK_LEFT = 75
+    REFUSED = 77
+    CONFIG = 78
+
+
+class CaspenSyncError(Exception):
+    """Something that a person can mend."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+class UsageError(CaspenSyncError):
+    """The command line asks for something that is not there."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(CaspenSyncError):
+    """A setting is unknown, bad or missing."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class DatabaseUnreachable(CaspenSyncError):
+    """Postgres cannot be reached, or refuses the connection."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class DatabaseRefused(CaspenSyncError):
+    """Postgres answered, and said no: a right or a setting is missing."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class SchemaMissing(CaspenSyncError):
+    """`caspen-sync migrate` has not run, or not for this version."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class SchemaTooNew(CaspenSyncError):
+    """The schema is of a later version than this program."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class DemoUnavailable(CaspenSyncError):
+    """The demo lacks a package or a place to run."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+# What may happen to any statement at any time, and may be better a moment later: a database that is away, or one that
+# an administrator is just changing.
+DATABASE_FAULTS = (DatabaseUnreachable, DatabaseRefused, SchemaMissing)

@@ -1,0 +1,97 @@
+"""Puts an engine together with what it needs, and lets signals stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+
+from worker.caspen import Caspen
+from worker.config import Settings
+from worker.database import pool
+from worker.engine import Engine, Report
+from worker.errors import ExitCode
+from worker.listen import listen
+from worker.migrate import require_current_schema
+from worker.store import Store
+from worker.telemetry import configure, log
+from worker.token import TokenSource
+
+# One connection claims, one writes back, one for quick retries' slots and the heartbeat.
+POOL_SIZE = 4
+
+
+def worker_name() -> str:
+    """host:pid:random; the last so that a process id that is used again is not taken for its predecessor."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+
+
+async def run(
+    settings: Settings, tokens: Mapping[str, TokenSource], *, once: bool, max_runtime_s: float | None = None
+) -> Report:
+    """Runs the service until a signal, or one run until nothing pending is due. Raises CaspenSyncError."""
+    configure(settings.log)
+    name = worker_name()
+    logger = log().bind(worker=name)
+    async with (
+        pool(settings.database, max_size=POOL_SIZE) as connections,
+        Caspen(settings.api.base_url, timeout_s=settings.api.timeout_s) as caspen,
+    ):
+        await require_current_schema(connections)
+        engine = Engine(settings, Store(connections, worker=name), caspen, tokens, log=logger)
+        working = asyncio.ensure_future(
+            engine.run_once(max_runtime_s=max_runtime_s) if once else _serve(engine, settings)
+        )
+        with _signals(engine, working):
+            logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
+            try:
+                report = await working
+            except asyncio.CancelledError:
+                logger.warning("worker_stopped_at_once")
+                return Report(
+                    exit_code=ExitCode.WORK_LEFT,
+                    tally=engine.tally,
+                    reason="stopped at once; what was on the wire is sent again when its lease ends",
+                )
+        logger.info("worker_stopped", exit_code=int(report.exit_code), requests=report.tally.requests)
+        return report
+
+
+async def _serve(engine: Engine, settings: Settings) -> Report:
+    """The service, with LISTEN beside it where the database is spoken to directly."""
+    if settings.database.pgbouncer:
+        return await engine.run_service()
+    ears = asyncio.create_task(listen(settings.database, engine.wake, log=log()))
+    try:
+        return await engine.run_service()
+    finally:
+        ears.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ears
+
+
+@contextlib.contextmanager
+def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
+    """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once."""
+    asked_before = False
+
+    def asked_to_stop() -> None:
+        nonlocal asked_before
+        if asked_before:
+            working.cancel()
+        asked_before = True
+        engine.stop()
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, asked_to_stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

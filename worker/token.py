@@ -1,0 +1,60 @@
+"""Where an account's token comes from: a file that may change under us, or a value out of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worker.config import AccountSettings
+from worker.errors import ConfigError
+
+
+class TokenSource:
+    """Hands out one account's token. Its repr and its errors name the account and the file, never the token."""
+
+    def __init__(self, account: str, settings: AccountSettings) -> None:
+        """Raises ConfigError when the account has no token that could be used."""
+        self._account = account
+        self._file: Path | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        if settings.token is not None:
+            self._token = self._checked(settings.token.get_secret_value(), "token")
+        elif settings.token_file is not None:
+            self._file = settings.token_file
+            self._token = ""
+            self.refresh()
+        else:
+            raise ConfigError(
+                f"accounts.{account}: has no token; set token_file in the config, "
+                f"or CASPEN_SYNC_ACCOUNTS__{account.upper()}__TOKEN"
+            )
+
+    @property
+    def token(self) -> str:
+        return self._token
+
+    def refresh(self) -> None:
+        """Reads the file again if it changed. Raises ConfigError when it cannot be read or holds no token."""
+        if self._file is None:
+            return
+        key = f"accounts.{self._account}.token_file"
+        try:
+            stat = self._file.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if stamp == self._stamp:
+                return
+            text = self._file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+            raise ConfigError(f"{key}: cannot read {self._file}: {reason}") from None
+        self._token = self._checked(text.strip(), f"token_file ({self._file})")
+        self._stamp = stamp
+
+    def _checked(self, token: str, origin: str) -> str:
+        if not token:
+            raise ConfigError(f"accounts.{self._account}.{origin}: is empty")
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise ConfigError(f"accounts.{self._account}.{origin}: must be one word of printable ASCII characters")
+        return token
+
+    def __repr__(self) -> str:
+        return f"TokenSource(account={self._account!r})"

@@ -1,0 +1,180 @@
+"""Writing back: outcomes that arrive together are written together, one transaction a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import asyncpg
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from worker.claims import Settlement
+from worker.errors import DATABASE_FAULTS
+from worker.store import Store
+from worker.telemetry import Log
+
+MAX_BATCH = 256
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did."""
+
+    requests: int = 0
+    synced: int = 0
+    parked: int = 0
+    folded: int = 0
+    """Changes that needed no request of their own."""
+    mismatches: int = 0
+    lease_lost: int = 0
+    undelivered: int = 0
+    """Requests that could not even be sent."""
+    rejected: int = 0
+    answered: int = 0
+
+
+class WriteBack:
+    """Takes settlements in, and writes them in batches until it is closed."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rest_s: Mapping[str, float],
+        settled: Callable[[Sequence[Settlement]], None],
+        give_up: Callable[[float], bool],
+        tally: Tally,
+        log: Log,
+    ) -> None:
+        """`rest_s`: how long a slot of each account cools. `settled` hears of each batch that is written. `give_up` is
+        asked, after so many seconds without a database, whether to raise instead of waiting on."""
+        self._store = store
+        self._rest_s = rest_s
+        self._settled = settled
+        self._give_up = give_up
+        self._tally = tally
+        self._log = log
+        self._waiting: asyncio.Queue[Settlement | None] = asyncio.Queue()
+
+    def put(self, settlement: Settlement) -> None:
+        self._waiting.put_nowait(settlement)
+
+    def close(self) -> None:
+        """Lets `run` return once everything that was put is written."""
+        self._waiting.put_nowait(None)
+
+    async def run(self) -> None:
+        """Writes until closed. An unreachable database is waited for: an outcome that the API gave is not dropped."""
+        closing = False
+        while not closing:
+            batch: list[Settlement] = []
+            settlement = await self._waiting.get()
+            while settlement is not None:
+                batch.append(settlement)
+                if len(batch) == MAX_BATCH or self._waiting.empty():
+                    break
+                settlement = self._waiting.get_nowait()
+            closing = settlement is None
+            if batch:
+                await self._write(batch)
+                self._settled(batch)
+
+    async def _write(self, batch: Sequence[Settlement]) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(DATABASE_FAULTS),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=lambda state: self._give_up(state.seconds_since_start or 0.0),
+            before_sleep=self._complain,
+            reraise=True,
+        )
+        try:
+            lost: list[Settlement] = await retrying(self._store.settle, batch, self._rest_s)
+        except asyncpg.DataError as error:
+            await self._write_apart(batch, error)
+            return
+        self._count(batch, lost)
+
+    async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.DataError) -> None:
+        """One answer that Postgres cannot hold (a NUL, a number of a million digits) must not hold up the others."""
+        if len(batch) > 1:
+            for settlement in batch:
+                await self._write([settlement])
+            return
+        settlement = batch[0]
+        self._log.warning(
+            "answer_not_storable", appointment_id=settlement.claim.appointment_id, error=type(error).__name__
+        )
+        if settlement.answer is None:
+            raise error
+        await self._write([_without_answer(settlement)])
+
+    def _complain(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._log.warning("write_back_waits", attempt=state.attempt_number, error=str(error))
+
+    def _count(self, batch: Sequence[Settlement], lost: Sequence[Settlement]) -> None:
+        tally = self._tally
+        lost_claims = {id(settlement) for settlement in lost}
+        for settlement in batch:
+            tally.requests += len(settlement.attempts)
+            tally.answered += sum(attempt.http_status is not None for attempt in settlement.attempts)
+            tally.rejected += sum(attempt.outcome == "rejected" for attempt in settlement.attempts)
+            tally.undelivered += not settlement.attempts and settlement.failures > settlement.claim.failures
+            if id(settlement) in lost_claims:
+                tally.lease_lost += 1
+                self._log.warning(
+                    "lease_lost",
+                    account=settlement.claim.account,
+                    appointment_id=settlement.claim.appointment_id,
+                    attempts=len(settlement.attempts),
+                )
+                continue
+            synced = sum(verdict.state == "synced" for verdict in settlement.verdicts)
+            tally.synced += synced
+            tally.folded += max(0, synced - 1)
+            tally.mismatches += bool(settlement.mismatches)
+            self._report(settlement)
+
+    def _report(self, settlement: Settlement) -> None:
+        claim = settlement.claim
+        log = self._log.bind(account=claim.account, appointment_id=claim.appointment_id)
+        for attempt in settlement.attempts:
+            log.debug(
+                "request",
+                outcome=attempt.outcome,
+                http_status=attempt.http_status,
+                duration_ms=round(attempt.duration_s * 1000),
+                changes=len(attempt.change_ids),
+                error=attempt.error,
+            )
+        for verdict in settlement.verdicts:
+            if verdict.state == "parked":
+                self._tally.parked += 1
+                log.warning("change_parked", change_id=verdict.change_id, error=verdict.error)
+        if settlement.mismatches:
+            log.warning("answer_differs", fields=list(settlement.mismatches))
+        if settlement.pause:
+            log.warning(
+                "account_paused",
+                kind=settlement.pause.kind,
+                reason=settlement.pause.reason,
+                wait_s=round(settlement.pause.wait_s, 1),
+            )
+        if settlement.welcome:
+            log.info("account_welcome_again")
+
+
+def _without_answer(settlement: Settlement) -> Settlement:
+    """The change was accepted, but its answer cannot be kept: it goes out again later, as after a garbled answer."""
+    reason = "the answer cannot be stored in Postgres"
+    return replace(
+        settlement,
+        answer=None,
+        due_in_s=60.0,
+        failures=settlement.claim.failures + 1,
+        verdicts=tuple(
+            replace(verdict, state=None, error=reason) if verdict.state == "synced" else verdict
+            for verdict in settlement.verdicts
+        ),
+    )
