@@ -69,8 +69,12 @@ def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
     else:
         options["server_settings"] = {
             "application_name": APPLICATION_NAME,
-            # Compiling a claim takes longer than running it.
+            # Compiling or planning a claim takes longer than running it. One plan serves for as long as the connection
+            # lasts, so it must not be the scan that was cheapest while a table was empty.
             "jit": "off",
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
+            "enable_bitmapscan": "off",
             # The claim counts on a lock that waits to see the row's newest version; a claim that was given out must
             # not be forgotten by a crash.
             "default_transaction_isolation": "read committed",

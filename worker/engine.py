@@ -25,7 +25,7 @@ from worker.claims import Claim, Settlement
 from worker.config import Settings
 from worker.errors import DATABASE_FAULTS, CaspenSyncError, ConfigError, DatabaseUnreachable, ExitCode
 from worker.sender import Sender
-from worker.store import MAX_CHANGES_PER_CLAIM, Outlook, Store
+from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
 from worker.token import TokenSource
 from worker.writeback import Tally, WriteBack
@@ -123,9 +123,7 @@ class Engine:
         timer = asyncio.get_running_loop().call_later(max_runtime_s, self.stop) if max_runtime_s is not None else None
 
         async def until_drained() -> None:
-            outlooks = await self._work_until_nothing_is_due()
-            await self._all_settled()
-            report.append(await self._verdict(outlooks))
+            report.append(self._verdict(*await self._work_until_nothing_is_due()))
 
         try:
             await self._working(until_drained())
@@ -161,30 +159,34 @@ class Engine:
                     outlooks = await self._patiently(self._store.outlook, self._accounts)
                     await self._sleep(self._pause_before_next(outlooks))
 
-    async def _work_until_nothing_is_due(self) -> Sequence[Outlook]:
-        """Returns what the accounts wait for, once it is nothing that this run waits for too."""
+    async def _work_until_nothing_is_due(self) -> tuple[Sequence[Outlook], LeftOver]:
+        """Returns what the accounts wait for and what is left, once it is nothing that this run waits for too."""
         leases_end_at: float | None = None
         while not self._stopping.is_set():
             if await self._claim_and_send():
                 continue
+            busy = +self._on_the_wire  # before the outlook: what is settled after it may make more due
             outlooks = await self._patiently(self._store.outlook, self._accounts)
-            if +self._on_the_wire or any(self._worth_waiting_for(outlook) for outlook in outlooks):
+            if busy or any(self._worth_waiting_for(outlook) for outlook in outlooks):
                 await self._sleep(self._pause_before_next(outlooks))
                 continue
+            left = await self._patiently(self._store.left_over, self._accounts, lease_s=self._lease_s)
+            if left.due and not any(outlook.due for outlook in outlooks):
+                continue  # it came in between
             # Others may hold the rest. If they die, it is this run that finishes their work, so it waits for the
             # leases that were out when it found itself idle; those that come later are not its business.
-            left = await self._patiently(self._store.left_over, self._accounts, lease_s=self._lease_s)
             if left.leased_for_s is None or (leases_end_at is not None and clock.now() > leases_end_at):
-                return outlooks
+                return outlooks, left
             if leases_end_at is None:
                 leases_end_at = clock.now() + left.leased_for_s
             await self._sleep(min(LEASE_WATCH_S, self._settings.worker.poll_s))
         await self._all_settled()
-        return await self._store.outlook(self._accounts)
+        return await self._store.outlook(self._accounts), await self._store.left_over(
+            self._accounts, lease_s=self._lease_s
+        )
 
-    async def _verdict(self, outlooks: Sequence[Outlook]) -> Report:
+    def _verdict(self, outlooks: Sequence[Outlook], left: LeftOver) -> Report:
         """The exit code of one run, worst first."""
-        left = await self._store.left_over(self._accounts, lease_s=self._lease_s)
         refused = [o.account for o in outlooks if o.pause_kind == "refused" and (o.ready_in_s is not None or o.arrivals)]
         work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
         if refused:
@@ -195,7 +197,8 @@ class Engine:
         if work_left:
             return self._report(ExitCode.WORK_LEFT, "work is left: backing off, waiting for budget, or out of time")
         if self.tally.parked:
-            return self._report(ExitCode.PARKED, f"everything due is sent, but {self.tally.parked} changes were parked")
+            changes = "1 change was" if self.tally.parked == 1 else f"{self.tally.parked} changes were"
+            return self._report(ExitCode.PARKED, f"everything due is sent, but {changes} parked")
         return self._report(ExitCode.OK, None)
 
     def _report(self, exit_code: ExitCode, reason: str | None) -> Report:

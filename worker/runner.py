@@ -83,6 +83,8 @@ def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
         nonlocal asked_before
         if asked_before:
             working.cancel()
+        else:
+            log().info("draining")
         asked_before = True
         engine.stop()
 

@@ -5,26 +5,36 @@
 -- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order.
 --
 -- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
+-- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
 WITH asked AS MATERIALIZED (
     SELECT a.account, wanted.capacity, false AS probe, floor(a.rate_limit * a.live_reserve)::int AS reserve,
            make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     JOIN caspen_sync.account a USING (account)
+    CROSS JOIN LATERAL (
+        SELECT FROM caspen_sync.queue q
+        WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity'
+        LIMIT 1
+    ) AS something_due
     WHERE wanted.capacity > 0
       AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
-      AND EXISTS (SELECT FROM caspen_sync.queue q
-                  WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity')
 ), probe AS (
     -- A refused account whose pause is over sends one request. Pushing the pause on in the statement that takes the
     -- probe keeps every other process waiting; a second one that got this far finds the pause renewed.
     UPDATE caspen_sync.account a
     SET paused_until = now() + make_interval(secs => $5)
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
+    CROSS JOIN LATERAL (
+        SELECT FROM caspen_sync.queue q
+        WHERE q.account = wanted.account AND q.lane IN ('live', 'backfill')
+          AND q.due_at <= now() AND q.due_at < 'infinity'
+        LIMIT 1
+    ) AS something_due
+    CROSS JOIN LATERAL (
+        SELECT FROM caspen_sync.rate_slot r WHERE r.account = wanted.account AND r.free_at <= now() LIMIT 1
+    ) AS something_free
     WHERE a.account = wanted.account AND wanted.capacity > 0
       AND a.pause_kind = 'refused' AND a.paused_until <= now()
-      AND EXISTS (SELECT FROM caspen_sync.queue q
-                  WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity')
-      AND EXISTS (SELECT FROM caspen_sync.rate_slot r WHERE r.account = a.account AND r.free_at <= now())
     RETURNING a.account, 1 AS capacity, true AS probe, 0 AS reserve,
               make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
 ), speaking AS MATERIALIZED (

@@ -1,8 +1,8 @@
 -- When it is worth asking for a claim again.
 -- In:  $1 accounts text[].
--- Out: one row for each: seconds until something could be claimed (null: nothing in sight; 0 or less: now),
---      whether an appointment is due already and only budget or a pause is in the way, for how
---      long the account is paused still and why, and whether changes have arrived that the queue has not taken in.
+-- Out: one row for each: seconds until something could be claimed (null: nothing in sight; 0 or less: now), whether an
+--      appointment is due already and only budget or a pause is in the way, for how long the account is paused still
+--      and why, and whether changes have arrived that the queue has not taken in.
 -- Backfill needs one slot more than the reserve, so its time is that of the slot behind the reserve.
 SELECT a.account,
        (extract(epoch FROM least(
@@ -12,8 +12,7 @@ SELECT a.account,
        coalesce(least(live.due_at, backfill.due_at) <= clock_timestamp(), false) AS due,
        (extract(epoch FROM a.paused_until - clock_timestamp()))::float8 AS paused_for_s,
        a.pause_kind,
-       EXISTS (SELECT FROM caspen_sync.arrival x
-               WHERE x.account = a.account AND x.lane IN ('live', 'backfill')) AS arrivals
+       arrived.something IS NOT NULL AS arrivals
 FROM unnest($1::text[]) AS asked (account)
 JOIN caspen_sync.account a USING (account)
 CROSS JOIN LATERAL (
@@ -29,3 +28,8 @@ CROSS JOIN LATERAL (
     FROM (SELECT r.free_at FROM caspen_sync.rate_slot r WHERE r.account = a.account
           ORDER BY r.free_at LIMIT 1 + floor(a.rate_limit * a.live_reserve)::int) AS s
 ) AS slots
+LEFT JOIN LATERAL (
+    SELECT true AS something FROM caspen_sync.arrival x
+    WHERE x.account = a.account AND x.lane IN ('live', 'backfill')
+    LIMIT 1
+) AS arrived ON true

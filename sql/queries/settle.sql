@@ -37,15 +37,20 @@ WITH claim AS (
     FROM held h
     WHERE q.account = h.account AND q.appointment_id = h.appointment_id
     RETURNING h.nth
+), verdict AS MATERIALIZED (
+    SELECT h.account, v.id, v.state, v.charged, v.error
+    FROM unnest($8::int[], $9::bigint[], $10::text[], $11::int[], $12::text[]) AS v (nth, id, state, charged, error)
+    JOIN held h USING (nth)
 ), changed AS (
+    -- Pending, said so that the index of pending changes does not offer itself: planned on an empty table, it would be
+    -- read from end to end for ever after. The primary key finds each row by itself.
     UPDATE caspen_sync.outbox o
     SET state = coalesce(v.state, o.state),
         attempts = o.attempts + v.charged,
         last_error = v.error,
         finished_at = CASE WHEN v.state IS NOT NULL THEN clock_timestamp() END
-    FROM unnest($8::int[], $9::bigint[], $10::text[], $11::int[], $12::text[]) AS v (nth, id, state, charged, error)
-    JOIN held h USING (nth)
-    WHERE o.account = h.account AND o.id = v.id AND o.state = 'pending'
+    FROM verdict v
+    WHERE o.account = v.account AND o.id = v.id AND o.state NOT IN ('synced', 'parked', 'discarded')
 ), answered AS (
     INSERT INTO caspen_sync.appointment AS a (
         account, appointment_id, id, location_id, practitioner_id, service_id, client_id, client_package_id, case_id,

@@ -18,6 +18,9 @@ def run(args: argparse.Namespace) -> int:
     if args.max_runtime is not None and not args.once:
         raise UsageError("run: --max-runtime goes with --once")
     settings = settings_from(args)
+    if args.once and "level" not in settings.log.model_fields_set:
+        # A cron job that went well says nothing.
+        settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})
     tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
     if args.once and asyncio.run(_idle(settings)):
         return ExitCode.OK

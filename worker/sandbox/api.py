@@ -6,20 +6,24 @@ import asyncio
 import math
 import random
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from worker.sandbox import routes, wire
-from worker.sandbox.faults import Fault, FaultPlan, Strike
+from worker.sandbox.faults import Fault, FaultPlan
 from worker.sandbox.journal import Clock, Entry, Journal, token_label
 from worker.sandbox.routes import Action, Route
 from worker.sandbox.settings import SandboxSettings
 from worker.sandbox.store import Appointments
 from worker.sandbox.throttle import Check, Throttle, make_throttle
-from worker.sandbox.wire import Answer, problem
+from worker.sandbox.wire import OK, Answer, problem
 
 _UNAUTHENTICATED = problem(401, "Unauthenticated.")
 _FORBIDDEN = problem(403, "This action is unauthorized.")
+_NOT_FOUND = problem(404, "Not Found.")
+_WRONG_METHOD = problem(405, "Method Not Allowed.")
 _TOO_LARGE = problem(413, "The body is too large.")
 
 _NOT_DONE = {
@@ -28,6 +32,21 @@ _NOT_DONE = {
     Fault.HTTP_503: problem(503, "Service Unavailable"),
 }
 _GATEWAY_TIMEOUT = problem(504, "Gateway Timeout")
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way through."""
+
+    request: web.Request
+    route: Route
+    entry: Entry
+    headers: dict[str, str]
+    refusal: Answer | None
+    """What the token or the throttle has against it."""
+    fault: Fault | None
+    delay_s: float
+    body: Any = routes.NOT_JSON
 
 
 class Api:
@@ -39,9 +58,10 @@ class Api:
         self._journal = journal
         self._clock = clock
         self._throttles: dict[str, Throttle] = {}
+        self._running: set[asyncio.Task[Any] | None] = set()
         self._late: dict[Entry, asyncio.TimerHandle] = {}
         # Of its own, so that the latency does not move the faults' row of numbers.
-        self._jitter = random.Random(settings.seed)
+        self._jitter = random.Random(settings.seed)  # noqa: S311 - guards nothing
         self.faults = FaultPlan(settings.faults, settings.seed)
         self.set_tokens(settings.tokens, settings.forbidden)
         self.set_latency(settings.latency_s, settings.latency_jitter_s)
@@ -58,8 +78,12 @@ class Api:
         self._latency_s = latency_s
         self._jitter_s = jitter_s
 
-    def drop_late(self) -> None:
-        """Forgets the updates that are yet to land: the server stops."""
+    async def stop(self) -> None:
+        """Ends what would outlive the server: requests whose clients have gone, and updates that are yet to land."""
+        running = [task for task in self._running if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         for entry, timer in self._late.items():
             timer.cancel()
             self._journal.settle(entry)
@@ -67,7 +91,30 @@ class Api:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request. Called when its head is in; the body may still be on its way."""
-        received_at = self._clock.now()
+        call = self._received(request)
+        entry = call.entry
+        task = asyncio.current_task()
+        self._running.add(task)
+        try:
+            answer = await self._take_in(call) or call.refusal
+            if answer is not None:
+                await _sleep(call.delay_s)
+            else:
+                answer = await self._perform(call)
+            return await self._respond(call, answer)
+        except OSError:
+            # The client went away in the middle of its body or of our answer.
+            return web.Response()
+        finally:
+            self._running.discard(task)
+            if entry.answered_at is None:
+                entry.answered_at = self._clock.now()
+            if entry not in self._late:
+                self._journal.settle(entry)
+
+    def _received(self, request: web.Request) -> _Call:
+        """Judges the head. Awaits nothing, so that throttle and faults follow the order of arrival."""
+        now = self._clock.now()
         route = routes.find_route(request.method, request.rel_url.raw_path)
         token = _bearer(request)
         label = self._labels.get(token) if token is not None else None
@@ -75,17 +122,26 @@ class Api:
             method=request.method,
             appointment=route.appointment,
             token=label or (token and token_label(token)),
-            received_at=received_at,
+            received_at=now,
         )
+        headers: dict[str, str] = {}
+        refusal: Answer | None = None
         if token is None or label is None:
-            return await self._exchange(request, route, entry, _UNAUTHENTICATED, {})
-
-        check = self._throttle(token).check(received_at)
-        entry.throttled = not check.allowed
-        entry.remaining = check.remaining
-        headers = {"X-RateLimit-Limit": str(self._settings.limit), "X-RateLimit-Remaining": str(check.remaining)}
-        refusal = _throttled(check) if not check.allowed else _FORBIDDEN if token in self._forbidden else None
-        return await self._exchange(request, route, entry, refusal, headers)
+            refusal = _UNAUTHENTICATED
+        else:
+            check = self._throttle(token).check(now)
+            entry.throttled = not check.allowed
+            entry.remaining = check.remaining
+            headers["X-RateLimit-Limit"] = str(self._settings.limit)
+            headers["X-RateLimit-Remaining"] = str(check.remaining)
+            if not check.allowed:
+                refusal = _throttled(check)
+            elif token in self._forbidden:
+                refusal = _FORBIDDEN
+        fault = self.faults.draw() if refusal is None else None
+        entry.fault = fault
+        delay_s = max(0.0, self._latency_s + self._jitter.uniform(-self._jitter_s, self._jitter_s))
+        return _Call(request, route, entry, headers, refusal, fault, delay_s)
 
     def _throttle(self, token: str) -> Throttle:
         throttle = self._throttles.get(token)
@@ -99,92 +155,67 @@ class Api:
             )
         return throttle
 
-    async def _exchange(
-        self, request: web.Request, route: Route, entry: Entry, refusal: Answer | None, headers: dict[str, str]
-    ) -> web.StreamResponse:
-        # Drawn before anything is awaited: faults follow the order of arrival, whatever takes how long.
-        strike = self.faults.draw() if refusal is None else None
-        delay_s = max(0.0, self._latency_s + self._jitter.uniform(-self._jitter_s, self._jitter_s))
-        try:
-            answer = await self._take_in(request, entry) or refusal
-            if answer is not None:
-                await _sleep(delay_s)
-            else:
-                answer = await self._perform(request, route, entry, strike, delay_s)
-            return await self._respond(request, entry, answer, headers)
-        except OSError:
-            # The client went away in the middle of its body or of our answer.
-            return web.Response()
-        finally:
-            if entry.answered_at is None:
-                entry.answered_at = self._clock.now()
-            if entry not in self._late:
-                self._journal.settle(entry)
-
-    async def _take_in(self, request: web.Request, entry: Entry) -> Answer | None:
-        """Reads the body into the entry."""
-        if not request.body_exists:
-            return None
-        try:
-            raw = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return _TOO_LARGE
-        body = routes.read_body(raw)
-        entry.body = raw.decode(errors="replace") if body is routes.NOT_JSON else body
+    async def _take_in(self, call: _Call) -> Answer | None:
+        """Reads the body."""
+        if call.request.body_exists:
+            try:
+                raw = await call.request.read()
+            except web.HTTPRequestEntityTooLarge:
+                return _TOO_LARGE
+            call.body = routes.read_body(raw)
+            call.entry.body = raw.decode(errors="replace") if call.body is routes.NOT_JSON else call.body
         return None
 
-    async def _perform(
-        self, request: web.Request, route: Route, entry: Entry, strike: Strike | None, delay_s: float
-    ) -> Answer | None:
-        """What becomes of a request that may come in; None when the connection is to be reset."""
-        fault = strike.fault if strike is not None else None
-        entry.fault = fault
+    async def _perform(self, call: _Call) -> Answer | None:
+        """What becomes of a request that was let in; None when the connection is to be reset."""
+        fault = call.fault
         slow = fault is Fault.SLOW
-        await _sleep(self._settings.slow_s if slow else delay_s / 2)
+        await _sleep(self._settings.slow_s if slow else call.delay_s / 2)
         answer: Answer | None
         if fault in _NOT_DONE:
             answer = _NOT_DONE[fault]
         elif fault is Fault.RESET_BEFORE:
             answer = None
-        elif strike is not None and fault is Fault.LATE_APPLY:
-            self._apply_later(request, route, entry)
-            answer = _GATEWAY_TIMEOUT if strike.by_gateway else None
+        elif fault is Fault.LATE_APPLY:
+            self._apply_later(call)
+            answer = _GATEWAY_TIMEOUT
         else:
-            answer = self._carry_out(request, route, entry)
+            answer = self._carry_out(call)
             if fault is Fault.RESET_AFTER:
                 answer = None
-            elif answer.status != 200 and fault in (Fault.GARBLED, Fault.NO_CONTENT):
+            elif fault in (Fault.GARBLED, Fault.NO_CONTENT) and answer.status != OK:
                 # These two stand in for a success; a refusal stays what it is.
-                entry.fault = None
-        await _sleep(0.0 if slow else delay_s / 2)
+                call.entry.fault = None
+        await _sleep(0.0 if slow else call.delay_s / 2)
         return answer
 
-    def _carry_out(self, request: web.Request, route: Route, entry: Entry) -> Answer:
+    def _carry_out(self, call: _Call) -> Answer:
         now = self._clock.now()
-        appointment = route.appointment
-        if route.action is Action.UPDATE and appointment is not None:
-            body = entry.body if request.body_exists else routes.NOT_JSON
-            answer = routes.update(self._appointments, appointment, body, now)
-            if answer.status == 200:
-                entry.applied_at = now
-            return answer
-        if route.action is Action.READ and appointment is not None:
-            return routes.read(self._appointments, appointment, now)
-        if route.action is Action.LIST:
-            return routes.list_page(self._appointments, request.query, str(request.url.with_query(None)))
-        return problem(405, "Method Not Allowed.") if route.action is Action.WRONG_METHOD else problem(404, "Not Found.")
+        action, appointment = call.route.action, call.route.appointment
+        answer = _NOT_FOUND
+        if action is Action.WRONG_METHOD:
+            answer = _WRONG_METHOD
+        elif action is Action.LIST:
+            request = call.request
+            answer = routes.list_page(self._appointments, request.query, str(request.url.with_query(None)))
+        elif action is Action.READ and appointment is not None:
+            answer = routes.read(self._appointments, appointment, now)
+        elif action is Action.UPDATE and appointment is not None:
+            answer = routes.update(self._appointments, appointment, call.body, now)
+            if answer.status == OK:
+                call.entry.applied_at = now
+        return answer
 
-    def _apply_later(self, request: web.Request, route: Route, entry: Entry) -> None:
+    def _apply_later(self, call: _Call) -> None:
         def land() -> None:
-            del self._late[entry]
-            self._carry_out(request, route, entry)
-            self._journal.settle(entry)
+            del self._late[call.entry]
+            self._carry_out(call)
+            self._journal.settle(call.entry)
 
-        self._late[entry] = asyncio.get_running_loop().call_later(self._settings.late_s, land)
+        self._late[call.entry] = asyncio.get_running_loop().call_later(self._settings.late_s, land)
 
-    async def _respond(
-        self, request: web.Request, entry: Entry, answer: Answer | None, headers: dict[str, str]
-    ) -> web.StreamResponse:
+    async def _respond(self, call: _Call, answer: Answer | None) -> web.StreamResponse:
+        request, entry = call.request, call.entry
         # Before the write: whatever a client does with an answer comes later than this.
         entry.answered_at = self._clock.now()
         if answer is None:
@@ -195,8 +226,8 @@ class Api:
             answer = Answer(204)
         entry.http_status = answer.status
         if entry.fault == Fault.CUT:
-            return await wire.send_cut(request, answer, headers)
-        return wire.garbled(headers) if entry.fault == Fault.GARBLED else wire.whole(answer, headers)
+            return await wire.send_cut(request, answer, call.headers)
+        return wire.garbled(call.headers) if entry.fault == Fault.GARBLED else wire.whole(answer, call.headers)
 
 
 def _throttled(check: Check) -> Answer:

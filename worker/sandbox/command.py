@@ -12,7 +12,7 @@ from typing import get_args
 from worker.contract import IdPolicy
 from worker.sandbox.faults import FAULT_NAMES, checked_probabilities
 from worker.sandbox.server import Sandbox
-from worker.sandbox.settings import SandboxSettings
+from worker.sandbox.settings import PORT_MAX, SandboxSettings
 from worker.sandbox.throttle import THROTTLE_NAMES
 
 DEFAULT_PORT = 8460
@@ -30,15 +30,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--token", action="append", metavar="TOKEN", help='accepted; repeatable (default: "sandbox")')
     who.add_argument("--forbidden-token", action="append", metavar="TOKEN", help="answered 403; repeatable")
     who.add_argument("--appointment", action="append", metavar="ID", help="exists from the start; repeatable")
-    who.add_argument("--strict", action="store_true", help="only --appointment exist, not every id that starts with app_")
-    who.add_argument("--ids", choices=get_args(IdPolicy), default="integer", help="id fields of requests (default: %(default)s)")
+    who.add_argument(
+        "--strict", action="store_true", help="only --appointment exist, not every id that starts with app_"
+    )
+    who.add_argument(
+        "--ids", choices=get_args(IdPolicy), default="integer", help="id fields of requests (default: %(default)s)"
+    )
 
     speed = parser.add_argument_group("throttle and speed; times in seconds")
-    speed.add_argument("--limit", type=_limit, default=60, metavar="N", help="requests per window (default: %(default)s)")
+    speed.add_argument(
+        "--limit", type=_limit, default=60, metavar="N", help="requests per window (default: %(default)s)"
+    )
     speed.add_argument("--window", type=_window, default=60.0, metavar="S", help="(default: %(default)s)")
     speed.add_argument("--throttle", choices=THROTTLE_NAMES, default="rolling", help="(default: %(default)s)")
     speed.add_argument("--whole-seconds", action="store_true", help="the throttle counts in whole seconds")
-    speed.add_argument("--latency", type=_seconds, default=0.0, metavar="S", help="time to answer (default: %(default)s)")
+    speed.add_argument(
+        "--latency", type=_seconds, default=0.0, metavar="S", help="time to answer (default: %(default)s)"
+    )
     speed.add_argument("--latency-jitter", type=_seconds, default=0.0, metavar="S", help="more or less by this much")
 
     faults = parser.add_argument_group("faults")
@@ -49,8 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PROBABILITY",
         help=f"repeatable, 0 to 1; NAME is one of {', '.join(FAULT_NAMES)}",
     )
-    faults.add_argument("--slow", type=_seconds, default=35.0, metavar="S", help="how slow `slow` is (default: %(default)s)")
-    faults.add_argument("--late", type=_seconds, default=5.0, metavar="S", help="how late `late_apply` is (default: %(default)s)")
+    faults.add_argument(
+        "--slow", type=_seconds, default=35.0, metavar="S", help="how slow `slow` is (default: %(default)s)"
+    )
+    faults.add_argument(
+        "--late", type=_seconds, default=5.0, metavar="S", help="how late `late_apply` is (default: %(default)s)"
+    )
     faults.add_argument("--seed", type=int, metavar="N", help="the same faults each time")
 
 
@@ -82,9 +94,7 @@ def settings_from(args: argparse.Namespace) -> SandboxSettings:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-async def serve(
-    settings: SandboxSettings, stop: asyncio.Event, ready: Callable[[str], None] | None = None
-) -> None:
+async def serve(settings: SandboxSettings, stop: asyncio.Event, ready: Callable[[str], None] | None = None) -> None:
     """Runs until `stop` is set; `ready` is called with the base URL once it listens. Raises OSError if it cannot."""
     async with Sandbox(settings) as sandbox:
         if ready is not None:
@@ -93,7 +103,7 @@ async def serve(
 
 
 def _port(text: str) -> int:
-    return _whole(text, 0, 65535)
+    return _whole(text, 0, PORT_MAX)
 
 
 def _limit(text: str) -> int:

@@ -11,9 +11,11 @@ from worker.sandbox.api import Api
 from worker.sandbox.journal import Journal
 from worker.sandbox.routes import NOT_JSON, read_body
 from worker.sandbox.store import Appointments
-from worker.sandbox.wire import Answer, problem
+from worker.sandbox.wire import OK, Answer, problem
 
 CONTROL_PATH = "/_sandbox"
+
+_SEQ_DIGITS = 18
 
 
 class _BadOrderError(ValueError):
@@ -41,7 +43,7 @@ class Control:
     async def log(self, request: web.Request) -> web.Response:
         """The log as JSON Lines; with `since`, only what came after that sequence number."""
         since = request.query.get("since", "0")
-        if not (since.isascii() and since.isdecimal()):
+        if not (since.isascii() and since.isdecimal() and len(since) <= _SEQ_DIGITS):
             return _answer(problem(400, "since must be a sequence number"))
         lines = "".join(entry.as_line() for entry in self._journal.since(int(since)))
         return web.Response(text=lines, content_type="application/x-ndjson")
@@ -49,7 +51,7 @@ class Control:
     async def appointment(self, request: web.Request) -> web.Response:
         """An appointment's state; 404 if nobody has touched it yet."""
         resource = self._appointments.get(request.match_info["appointment"])
-        return _answer(problem(404, "No such appointment.") if resource is None else Answer(200, resource))
+        return _answer(problem(404, "No such appointment.") if resource is None else Answer(OK, resource))
 
     async def faults(self, request: web.Request) -> web.Response:
         """Replaces the probabilities: `{"http_500": 0.1}`; `{}` ends all faults."""
@@ -57,7 +59,7 @@ class Control:
             self._api.faults.replace(await _order(request))
         except ValueError as error:
             return _answer(problem(400, str(error)))
-        return _answer(Answer(200, self._api.faults.probabilities))
+        return _answer(Answer(OK, self._api.faults.probabilities))
 
     async def tokens(self, request: web.Request) -> web.Response:
         """Replaces the tokens: `{"accepted": ["…"], "forbidden": ["…"]}`; what is left out is empty."""
@@ -67,7 +69,7 @@ class Control:
         except ValueError as error:
             return _answer(problem(400, str(error)))
         self._api.set_tokens(accepted, forbidden)
-        return _answer(Answer(200, {"accepted": len(accepted), "forbidden": len(forbidden)}))
+        return _answer(Answer(OK, {"accepted": len(accepted), "forbidden": len(forbidden)}))
 
     async def latency(self, request: web.Request) -> web.Response:
         """Replaces the latency: `{"latency_s": 0.2, "latency_jitter_s": 0.1}`; what is left out is 0."""
@@ -77,7 +79,7 @@ class Control:
             self._api.set_latency(latency_s, jitter_s)
         except ValueError as error:
             return _answer(problem(400, str(error)))
-        return _answer(Answer(200, {"latency_s": latency_s, "latency_jitter_s": jitter_s}))
+        return _answer(Answer(OK, {"latency_s": latency_s, "latency_jitter_s": jitter_s}))
 
 
 async def _order(request: web.Request, *keys: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Clock:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Entry:
-    """One request to the API. Not frozen: it is in the log while the request is still in flight. Times are Unix seconds."""
+    """One request to the API. Times are Unix seconds. Not frozen: it is in the log while the request is in flight."""
 
     seq: int
     """From 1, in the order in which the heads of the requests came in."""

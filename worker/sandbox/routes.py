@@ -11,11 +11,13 @@ from urllib.parse import unquote
 
 from worker.sandbox.resource import UnprocessableError
 from worker.sandbox.store import Appointments, NoSuchAppointmentError
-from worker.sandbox.wire import Answer, problem
+from worker.sandbox.wire import OK, Answer, problem
 
 API_PATH = "/v1"
 PAGE_SIZE = 25
 PAGE_SIZE_MAX = 100
+
+_PAGE_MAX = 10**9
 
 
 class Action(Enum):
@@ -74,7 +76,7 @@ def update(appointments: Appointments, appointment_id: str, body: Any, now: floa
         if body is NOT_JSON:
             appointments.find(appointment_id, now)
             return problem(400, "The body is not JSON.")
-        return Answer(200, appointments.update(appointment_id, body, now))
+        return Answer(OK, appointments.update(appointment_id, body, now))
     except NoSuchAppointmentError:
         return problem(404, "No such appointment.")
     except UnprocessableError as error:
@@ -84,14 +86,14 @@ def update(appointments: Appointments, appointment_id: str, body: Any, now: floa
 def read(appointments: Appointments, appointment_id: str, now: float) -> Answer:
     """The appointment, or 404."""
     try:
-        return Answer(200, appointments.find(appointment_id, now))
+        return Answer(OK, appointments.find(appointment_id, now))
     except NoSuchAppointmentError:
         return problem(404, "No such appointment.")
 
 
 def list_page(appointments: Appointments, query: Mapping[str, str], url: str) -> Answer:
     """One page by `page` (from 1) and `per_page`; `url` is the list's own, for the links."""
-    number = _whole_number(query.get("page", "1"), 2**31)
+    number = _whole_number(query.get("page", "1"), _PAGE_MAX)
     size = _whole_number(query.get("per_page", str(PAGE_SIZE)), PAGE_SIZE_MAX)
     errors = {}
     if number is None:
@@ -108,7 +110,7 @@ def list_page(appointments: Appointments, query: Mapping[str, str], url: str) ->
         return f"{url}?page={page}&per_page={size}"
 
     links = {"prev": link(number - 1) if number > 1 else None, "next": link(number + 1) if more else None}
-    return Answer(200, {"data": data, "links": links})
+    return Answer(OK, {"data": data, "links": links})
 
 
 def _refuse_constant(name: str) -> Any:
@@ -120,6 +122,7 @@ _STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _whole_number(text: str, highest: int) -> int | None:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
+    # The length first: reading a number of a million digits takes its time.
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(highest))):
         return None
     return number if 1 <= (number := int(text)) <= highest else None

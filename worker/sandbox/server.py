@@ -9,7 +9,7 @@ from typing import Self
 from aiohttp import web
 
 from worker.sandbox.api import Api
-from worker.sandbox.control import Control
+from worker.sandbox.control import CONTROL_PATH, Control
 from worker.sandbox.journal import Clock, Entry, Journal
 from worker.sandbox.routes import API_PATH
 from worker.sandbox.settings import SandboxSettings
@@ -49,7 +49,8 @@ class Sandbox:
     async def start(self) -> None:
         """Listens. Raises OSError when the port is taken or the log file cannot be opened."""
         app = web.Application()
-        app.router.add_route("*", API_PATH + "/{rest:.*}", self._api.handle)
+        # Everything, line feeds too: the API's side reads the path itself, as it came over the wire.
+        app.router.add_route("*", API_PATH + "/{rest:(?s:.*)}", self._api.handle)
         app.router.add_routes(Control(self._api, self._appointments, self._journal).routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_S)
         self._journal.open()
@@ -61,7 +62,7 @@ class Sandbox:
         except BaseException:
             await self.stop()
             raise
-        self._port = site.port
+        self._port = runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Stops listening and cuts off what is in flight. Does nothing if it is not running."""
@@ -69,7 +70,7 @@ class Sandbox:
             return
         runner, self._runner = self._runner, None
         await runner.cleanup()
-        self._api.drop_late()
+        await self._api.stop()
         self._journal.close()
 
     @property
@@ -80,11 +81,11 @@ class Sandbox:
     @property
     def control_url(self) -> str:
         """Where the control side is."""
-        return f"{self._origin}/_sandbox"
+        return f"{self._origin}{CONTROL_PATH}"
 
     @property
     def _origin(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+        host = self._settings.host
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property

@@ -13,6 +13,8 @@ from worker.contract import IdPolicy
 from worker.sandbox.faults import checked_probabilities
 from worker.sandbox.throttle import ThrottleName, make_throttle
 
+PORT_MAX = 65535
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
@@ -60,8 +62,8 @@ class SandboxSettings:
     def __post_init__(self) -> None:
         if not self.allow_remote and not _is_loopback(self.host):
             raise ValueError("host must be a loopback address, such as 127.0.0.1, unless allow_remote is set")
-        if not 0 <= self.port <= 65535:
-            raise ValueError("port must be from 0 to 65535")
+        if not 0 <= self.port <= PORT_MAX:
+            raise ValueError(f"port must be from 0 to {PORT_MAX}")
         for name in ("latency_s", "latency_jitter_s", "slow_s", "late_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number, 0 or more")

@@ -35,7 +35,7 @@ class Appointments(Mapping[str, Resource]):
         return len(self._resources)
 
     def add(self, appointment_id: str, *, now: float = 0.0, **fields: Any) -> Resource:
-        """Puts an appointment there, with `fields` as answers write them; `now` (Unix seconds) is when it was created."""
+        """Puts an appointment there, created at `now` (Unix seconds), with `fields` as answers write them."""
         resource = {**fresh_resource(appointment_id, now), **fields}
         self._resources[appointment_id] = resource
         return resource

@@ -1,7 +1,8 @@
 """How a server may count requests.
 
-The API's documentation describes its throttle in two ways that differ, and servers in the field know more. Each way is
-a small class with one method, `check`. Time is handed in, so that tests run in simulated time; it must not run backwards.
+The API's documentation describes its throttle in two ways that differ, and servers in the field know more. Each way
+is a small class with one method, `check`. Time is handed in, so that tests run in simulated time; it must not run
+backwards.
 """
 
 from __future__ import annotations

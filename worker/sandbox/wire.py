@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+OK = 200
+
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 

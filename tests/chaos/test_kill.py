@@ -1,0 +1,128 @@
+"""Workers that are killed with -9 again and again, in the middle of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from typing import Any
+
+import pytest
+
+from tests.support.audit import (
+    assert_accounted_for,
+    assert_final_state,
+    assert_id_order,
+    assert_no_overlap,
+    assert_settled,
+    most_in_any_window,
+)
+from tests.support.database import Database
+from tests.support.processes import TOKEN, command, environment, start
+from tests.support.waiting import eventually
+from worker.sandbox import Sandbox, SandboxSettings
+
+APPOINTMENTS = 300
+LIMIT = 60
+WINDOW_S = 1.0
+PROCESSES = 3
+
+
+def _change(chance: random.Random, number: int) -> dict[str, Any]:
+    """One change; its note numbers the appointment's changes, so that the log shows their order."""
+    change: dict[str, Any] = {"note": f"change {number}"}
+    if chance.random() < 0.5:
+        change["room_id"] = chance.choice([None, 1, 2, 3])
+    if chance.random() < 0.3:
+        change["confirmed"] = chance.random() < 0.5
+    if chance.random() < 0.3:
+        change["resource_ids"] = [chance.randint(1, 9)]
+    return change
+
+
+async def _write(database: Database, seed: int, share: int, shares: int) -> None:
+    """One writer: up to six changes for each of its appointments, some in one transaction, some rolled back."""
+    chance = random.Random(seed + share)
+    async with database.pool.acquire() as conn:
+        for appointment in range(share, APPOINTMENTS, shares):
+            for number in range(1, chance.randint(1, 6) + 1):
+                transaction = conn.transaction()
+                await transaction.start()
+                await database.write(f"app_{appointment:04}", _change(chance, number), conn=conn)
+                if chance.random() < 0.1:
+                    await transaction.rollback()
+                else:
+                    await transaction.commit()
+
+
+async def _keep_killing(env: dict[str, str], chance: random.Random, done: asyncio.Event) -> int:
+    """Runs PROCESSES services and kills one after the other, each replaced at once; returns how many were killed."""
+    processes = [await start("run", env=env) for _ in range(PROCESSES)]
+    drains = [asyncio.create_task(process.communicate()) for process in processes]
+    killed = 0
+    try:
+        while not done.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(chance.uniform(0.4, 1.2)):
+                    await done.wait()
+            victim = chance.randrange(PROCESSES)
+            processes[victim].kill()
+            killed += 1
+            processes[victim] = await start("run", env=env)
+            drains.append(asyncio.create_task(processes[victim].communicate()))
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        outputs = await asyncio.gather(*drains)
+    assert not any(b"Traceback" in err for _, err in outputs)
+    return killed
+
+
+@pytest.mark.parametrize("faults", [{}, {"http_503": 0.03, "reset_after": 0.03, "garbled": 0.03}], ids=["calm", "faulty"])
+async def test_killed_workers_break_no_rule(database: Database, faults: dict[str, float]) -> None:
+    """300 appointments, up to 6 changes each, 3 processes of which one is killed again and again: every rule holds."""
+    seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"CASPEN_SYNC_TEST_SEED={seed}")
+    chance = random.Random(seed)
+    settings = SandboxSettings(
+        tokens=(TOKEN,), limit=LIMIT, window_s=WINDOW_S, latency_s=0.1, latency_jitter_s=0.05, faults=faults, seed=seed
+    )
+    async with Sandbox(settings) as sandbox:
+        env = environment(
+            database.dsn,
+            sandbox.base_url,
+            {
+                "API__TIMEOUT_S": "1",
+                "ACCOUNTS__DEFAULT__RATE_LIMIT": str(LIMIT),
+                "ACCOUNTS__DEFAULT__RATE_WINDOW_S": str(WINDOW_S),
+                "ACCOUNTS__DEFAULT__RATE_GUARD_S": "0.05",
+            },
+        )
+        done = asyncio.Event()
+        killing = asyncio.create_task(_keep_killing(env, chance, done))
+        await asyncio.gather(*(_write(database, seed, share, 4) for share in range(4)))
+
+        async def few_left() -> bool:
+            return int((await database.states()).get("pending", 0)) < APPOINTMENTS // 20
+
+        await eventually(few_left, limit_s=90, every_s=0.2, what="nearly all changes are settled")
+        done.set()
+        killed = await killing
+
+        async def drained() -> bool:
+            ended = await command("run", "--once", env=env)
+            assert ended.exit_code in (0, 75), ended
+            return ended.exit_code == 0
+
+        await eventually(drained, limit_s=60, what="a drain")
+        assert killed >= 3
+        await assert_settled(database)
+        assert (await database.states()).keys() == {"synced"}
+        await assert_final_state(database, sandbox.appointments)
+        await assert_accounted_for(database, sandbox.log)
+        assert_no_overlap(sandbox.log)
+        assert_id_order(sandbox.log)
+        assert most_in_any_window((entry.received_at for entry in sandbox.log), WINDOW_S) <= LIMIT
+        assert not any(entry.throttled for entry in sandbox.log)

@@ -1,0 +1,193 @@
+"""Many workers at once: an appointment is claimed by one of them, and no change goes out twice or out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+
+import asyncpg
+import pytest
+
+from tests.support.claims import (
+    accepted,
+    blocked,
+    claim,
+    ids,
+    lease_over,
+    limits,
+    registered,
+    row_locked,
+    settle,
+    settlement,
+    the_claim,
+)
+from tests.support.database import Database
+from worker.claims import Claim
+from worker.store import Store
+
+WORKERS = 8
+
+
+async def test_an_appointment_has_one_holder(database: Database) -> None:
+    """Round after round, many claimers over few appointments: each appointment goes to exactly one of them."""
+    store = await registered(database)
+    appointments = [f"app_{number}" for number in range(4)]
+    for appointment_id in appointments:
+        await database.write(appointment_id, {"note": "n"})
+    await store.take_in(["default"])
+    for _ in range(25):
+        rounds = await asyncio.gather(*(claim(store, 3) for _ in range(WORKERS)))
+        got = [one for claims in rounds for one in claims]
+        while more := await claim(store, 10):
+            got += more
+        assert sorted(one.appointment_id for one in got) == appointments
+        assert len({one.token for one in got}) == len(appointments)
+        assert await settle(store, *(settlement(one, due_in_s=0.0) for one in got)) == []
+
+
+async def test_expired_leases_have_one_heir(database: Database) -> None:
+    """When many wait for a lease to run out, one of them gets the appointment."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "n"})
+    held = await the_claim(store, lease_s=0.2)
+    heirs: list[Claim] = []
+
+    async def wait_for_it() -> None:
+        while not heirs:
+            heirs.extend(await claim(store))
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(wait_for_it() for _ in range(WORKERS)))
+    assert len(heirs) == 1
+    assert heirs[0].token != held.token
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_change_goes_out_twice_or_out_of_order(database: Database, seed: int) -> None:
+    """Writers, takers-in and workers without pause on few appointments: never two holders at once, each change goes
+    out exactly once, in id order, with every older change before it; and at the end nothing is pending."""
+    chance = random.Random(seed)
+    await registered(database, limits(1000, rate_window_s=0.01, rate_guard_s=0))
+    appointments = [f"app_{number}" for number in range(3)]
+    holders: set[str] = set()
+    sent: dict[str, list[int]] = defaultdict(list)
+    writing = True
+
+    async def write(writer: int) -> None:
+        async with database.pool.acquire() as conn:
+            for number in range(60):
+                async with conn.transaction():
+                    for appointment_id in sorted(chance.sample(appointments, chance.randint(1, 2))):
+                        lane = chance.choice(["live", "backfill"])
+                        await database.write(appointment_id, {"room_id": number, "note": f"{writer}"}, lane=lane, conn=conn)
+
+    async def work(number: int) -> None:
+        store = Store(database.pool, worker=f"worker-{number}")
+        while True:
+            wrote_before = writing
+            taken = await store.take_in(["default"])
+            claims = await claim(store, chance.randint(1, 3), timeout_s=0.01, max_changes=chance.choice([2, 1000]))
+            for one in claims:
+                assert one.appointment_id not in holders
+                holders.add(one.appointment_id)
+                sent[one.appointment_id] += ids(one)
+            await asyncio.sleep(0)
+            holders.difference_update(one.appointment_id for one in claims)
+            assert await settle(store, *map(accepted, claims), rest_s=0.01) == []
+            if not (wrote_before or taken or claims or await database.states() != {"synced": total}):
+                return
+
+    total = 0
+    async with asyncio.timeout(60):
+        workers = [asyncio.create_task(work(number)) for number in range(WORKERS)]
+        await asyncio.gather(*(write(writer) for writer in range(4)))
+        total = await database.value("SELECT count(*) FROM caspen_sync.outbox")
+        writing = False
+        await asyncio.gather(*workers)
+    for appointment_id in appointments:
+        rows = await database.rows("SELECT id FROM caspen_sync.outbox WHERE appointment_id = $1 ORDER BY id", appointment_id)
+        assert sent[appointment_id] == [row["id"] for row in rows]
+    assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE due_at < 'infinity'") == 0
+
+
+async def _stale_claim(database: Database, store: Store) -> tuple[asyncpg.Connection, asyncio.Task[list[Claim]]]:
+    """A claim whose snapshot is taken, and which waits before it has looked at the queue.
+
+    It waits for the row of a refused account, of which it would take the probe; the connection that holds that row is
+    returned along, in a transaction.
+    """
+    await store.register({"refused": limits()})
+    await database.write("app_x", {"note": "n"}, account="refused")
+    await store.take_in(["refused"])
+    await database.pool.execute(
+        "UPDATE caspen_sync.account SET pause_kind = 'refused', paused_until = now() WHERE account = 'refused'"
+    )
+    holder = await asyncpg.connect(database.dsn)
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT FROM caspen_sync.account WHERE account = 'refused' FOR UPDATE")
+    claimer = await asyncpg.create_pool(database.dsn, min_size=1, max_size=1)
+    async with claimer.acquire() as conn:
+        pid = conn.get_server_pid()
+
+    async def run() -> list[Claim]:
+        try:
+            return await Store(claimer, worker="stale").claim(
+                {"refused": 5, "default": 5}, timeout_s=30, lease_s=60, max_changes=1000
+            )
+        finally:
+            await claimer.close()
+
+    task = asyncio.create_task(run())
+    await blocked(database, pid)
+    return holder, task
+
+
+async def test_a_stale_claim_skips_what_was_dealt_with(database: Database) -> None:
+    """A claim that looks at the queue late, with an old snapshot, does not send what another worker claimed and
+    settled in between, although in its snapshot that is pending and due."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    await store.take_in(["default"])
+    holder, stale = await _stale_claim(database, store)
+    try:
+        (quick,) = await claim(store)
+        second = await database.write("app_1", {"note": "b"})
+        await store.take_in(["default"])
+        assert await settle(store, accepted(quick)) == []
+    finally:
+        await holder.execute("COMMIT")
+        await holder.close()
+    assert [one.appointment_id for one in await stale if one.account == "default"] == []
+    (next_one,) = await claim(store)
+    assert ids(next_one) == [second]
+
+
+async def test_a_stale_claim_skips_what_was_settled_at_the_last_moment(database: Database) -> None:
+    """The same when the settle began while its lease lasted and ended after: a claim that saw the lease as run out does
+    not send what the settle wrote down as done."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    await settle(store, accepted(await the_claim(store)))
+    second = await database.write("app_1", {"note": "b"})
+    held = await the_claim(store, lease_s=1.0)
+    third = await database.write("app_1", {"note": "c"})
+    await store.take_in(["default"])
+
+    slow = await asyncpg.connect(database.dsn)
+    await slow.execute("BEGIN")
+    await slow.execute("SELECT FROM caspen_sync.appointment FOR UPDATE")
+    settling = asyncio.create_task(settle(store, accepted(held)))
+    await row_locked(database, "queue")
+    await lease_over(database, held)
+    holder, stale = await _stale_claim(database, store)
+    await slow.execute("COMMIT")
+    await slow.close()
+    assert await settling == []
+    await holder.execute("COMMIT")
+    await holder.close()
+
+    late = [one for one in await stale if one.account == "default"]
+    claims = late or await claim(store)
+    assert second not in [change for one in claims for change in ids(one)]
+    assert [ids(one) for one in claims] == [[third]]
