@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -57,12 +57,16 @@ class ApiSettings(_Section):
     @field_validator("base_url")
     @classmethod
     def _safe_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(value)
+            well_formed = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            well_formed = False
+        if not well_formed or not value.isascii() or not value.isprintable() or " " in value:
             raise ValueError("must be a URL such as https://api.caspen.com/v1")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise ValueError("must be https://, since the token would travel in the clear; http:// is for loopback hosts")
-        if parts.query or parts.fragment or parts.username or parts.password:
+        if "?" in value or "#" in value or "@" in parts.netloc:
             raise ValueError("must have no user, query or fragment; the token goes into [accounts.NAME]")
         return value.rstrip("/")
 
@@ -171,16 +175,34 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         variables = EnvSettingsSource(_Environment)()
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
-    merged = _over(_over(file_values, variables), flags or {})
-    return validated(merged, origin=str(path) if path else "configuration")
+    variables = _with_names_of(file_values, variables)
+    layers = [("command line", flags or {}), ("environment", variables), (str(path), file_values)]
+    return validated(_over(_over(file_values, variables), flags or {}), layers=layers)
 
 
-def validated(values: Mapping[str, Any], *, origin: str) -> Settings:
-    """Settings out of these values alone. Raises ConfigError, one line for each bad key."""
+def validated(
+    values: Mapping[str, Any], *, origin: str = "configuration", layers: Sequence[tuple[str, Mapping[str, Any]]] = ()
+) -> Settings:
+    """Settings out of these values alone. Raises ConfigError, one line for each bad key, which begins with the name of
+    the first layer (its name and its values) that the key stands in, or else with `origin`."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{origin}: {line}" for line in _complaints(error))) from None
+        details: list[Any] = list(error.errors(include_url=False, include_input=False, include_context=False))
+    lines = []
+    for detail in details:
+        place = next((name for name, layer in layers if _stands_in(layer, detail["loc"])), origin)
+        lines.append(f"{place}: {_complaint(detail)}")
+    raise ConfigError("\n".join(lines))
+
+
+def _with_names_of(file_values: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """A variable's name is in capitals whatever the account's is: NORTH means the file's account North."""
+    known, given = file_values.get("accounts"), variables.get("accounts")
+    if not isinstance(known, Mapping) or not isinstance(given, Mapping):
+        return dict(variables)
+    names = {name.lower(): name for name in known}
+    return {**variables, "accounts": {names.get(name.lower(), name): value for name, value in given.items()}}
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,15 +234,20 @@ def _refuse_unknown_variables(environ: Iterable[str]) -> None:
                 raise ConfigError(f"environment: {name} names no setting; the sections are {known}")
 
 
-def _complaints(error: ValidationError) -> list[str]:
-    lines = []
-    for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        key = ".".join(str(part) for part in detail["loc"])
-        if detail["type"] == "extra_forbidden":
-            lines.append(f"{key}: no such key{_nearest(detail['loc'])}")
-        else:
-            lines.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}")
-    return lines
+def _complaint(detail: Any) -> str:
+    """The key and what is wrong with it; never the value."""
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such key{_nearest(detail['loc'])}"
+    return f"{key}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _stands_in(values: Any, loc: Sequence[int | str]) -> bool:
+    for part in loc:
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

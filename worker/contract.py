@@ -30,6 +30,8 @@ from pydantic_core import PydanticCustomError
 IdPolicy = Literal["integer", "any"]
 
 NOTE_MAX_LENGTH = 255
+# Far above any body that the contract allows but for absurd lists of resources.
+BODY_MAX_BYTES = 65_536
 
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
 _ID_TEXT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -141,7 +143,7 @@ class Problem:
 def check_update(changes: object, *, ids: IdPolicy = "integer") -> tuple[Problem, ...]:
     """Every problem of one update body; empty when the body keeps the contract."""
     if not isinstance(changes, Mapping):
-        return (Problem("changes", "must be a JSON object"),)
+        return (Problem("changes", f"must be a JSON object of plain values, at most {BODY_MAX_BYTES} bytes"),)
     if not changes:
         return (Problem("changes", "must name at least one field"),)
     try:
@@ -155,6 +157,7 @@ def check_update(changes: object, *, ids: IdPolicy = "integer") -> tuple[Problem
 _REASONS = {
     "extra_forbidden": "is not a field of the API",
     "string_type": "must be a string",
+    "string_unicode": "must be valid Unicode",
     "string_too_long": f"must be at most {NOTE_MAX_LENGTH} characters",
     "bool_type": "must be true or false",
     "list_type": "must be an array",
@@ -170,10 +173,11 @@ def disagreements(sent: Mapping[str, Any], answer: AppointmentResource) -> tuple
     """The fields on which an accepted answer differs from what was sent.
 
     Only fields that both sides write the same way are compared: request ids are integers and
-    answer ids are strings, so those can never be.
+    answer ids are strings, so those can never be. A field that the answer leaves out says nothing.
     """
-    differing = [name for name in ("note", "confirmed") if name in sent and sent[name] != getattr(answer, name)]
+    told = sent.keys() & answer.model_fields_set
+    differing: list[str] = [name for name in ("note", "confirmed") if name in told and sent[name] != getattr(answer, name)]
     for name in ("starts_at", "ends_at"):
-        if name in sent and datetime.fromisoformat(sent[name]) != getattr(answer, name):
+        if name in told and datetime.fromisoformat(sent[name]) != getattr(answer, name):
             differing.append(name)
     return tuple(differing)

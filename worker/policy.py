@@ -89,6 +89,20 @@ def release(claim: Claim, breaches: Sequence[Breach] = ()) -> Settlement:
     )
 
 
+def failed(claim: Claim, error: str, limits: Limits, chance: random.Random) -> Settlement:
+    """After a fault of our own in the middle of a claim, `error` its type: whether a request went out is not known, so
+    the appointment rests as after an unknown outcome, and is charged, so that it does not come back for ever."""
+    reason = f"internal error ({error}); see the log"
+    return Settlement(
+        claim=claim,
+        upto_id=claim.changes[-1].id if claim.changes else claim.newest_id,
+        due_in_s=limits.timeout_s + backoff_s(claim.failures, limits, chance),
+        failures=claim.failures + 1,
+        part_size=claim.part_size,
+        verdicts=tuple(_retried(change, 1, reason, limits.max_attempts) for change in claim.changes),
+    )
+
+
 def settle(
     claim: Claim,
     sound: Sequence[Change],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,12 +52,6 @@ class Sender:
 
     async def serve(self, claim: Claim) -> Settlement:
         """Sends what the claim holds and says what is to be written back. A stop before the first byte gives it back."""
-        sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
-        if not sound or self._stopping.is_set():
-            return policy.release(claim, breaches)
-        sent = await self._send(claim, fold(sound))
-        if not sent:
-            return policy.release(claim, breaches)
         account = self._settings.accounts[claim.account]
         limits = policy.Limits(
             timeout_s=self._settings.api.timeout_s,
@@ -65,6 +60,28 @@ class Sender:
             backoff_max_s=self._settings.retry.backoff_max_s,
             max_attempts=self._settings.retry.max_attempts,
         )
+        try:
+            return await self._serve(claim, limits)
+        except Exception as error:
+            # One appointment that we have no answer for must not take the process with it, and all the others.
+            # Its message could quote a body; its type and its place cannot.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._log.error(
+                "claim_failed",
+                account=claim.account,
+                appointment_id=claim.appointment_id,
+                error=type(error).__name__,
+                at=f"{place.filename}:{place.lineno}",
+            )
+            return policy.failed(claim, type(error).__name__, limits, self._chance)
+
+    async def _serve(self, claim: Claim, limits: policy.Limits) -> Settlement:
+        sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
+        if not sound or self._stopping.is_set():
+            return policy.release(claim, breaches)
+        sent = await self._send(claim, fold(sound))
+        if not sent:
+            return policy.release(claim, breaches)
         return policy.settle(claim, sound, breaches, sent, limits, self._chance)
 
     async def _send(self, claim: Claim, body: dict[str, Any]) -> list[policy.Sent]:

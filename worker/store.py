@@ -16,6 +16,7 @@ import asyncpg
 from worker import __version__, clock
 from worker.claims import Claim, Pause, PauseKind, Settlement, Slot
 from worker.config import AccountSettings
+from worker.contract import BODY_MAX_BYTES
 from worker.database import understood
 from worker.merge import Change
 from worker.sqlfiles import query
@@ -68,6 +69,7 @@ class Store:
                         account.rate_guard_s,
                         account.live_reserve,
                     )
+                    await conn.execute(query("lock_slots"), name)
                     await conn.execute(query("fit_slots"), name, account.rate_limit)
 
     async def take_in(self, accounts: Sequence[str]) -> int:
@@ -90,6 +92,7 @@ class Store:
                 timeout_s,
                 lease_s,
                 min(max_changes, MAX_CHANGES_PER_CLAIM),
+                BODY_MAX_BYTES,
             )
         return [_claim(row, asked_at) for row in rows]
 
@@ -144,7 +147,7 @@ class Store:
 
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
     changes = tuple(
-        Change(id=change_id, changes=json.loads(text), attempts=attempts)
+        Change(id=change_id, changes=_body(text), attempts=attempts)
         for change_id, text, attempts in zip(
             row["ids"] or (), row["changes"] or (), row["attempts"] or (), strict=True
         )
@@ -161,6 +164,16 @@ def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
         newest_id=row["newest_id"],
         slot=Slot(account=row["account"], number=row["slot"], free_at=row["slot_free_at"], taken_at=asked_at),
     )
+
+
+def _body(text: str | None) -> Any:
+    """The change's JSON; None when no reader should have to bear it: too large, too deep, a number of 5,000 digits."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _one_each(pauses: Any) -> list[Pause]:

@@ -43,8 +43,8 @@ class TokenSource:
             if stamp == self._stamp:
                 return
             text = self._file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is no file of UTF-8 text"
             raise ConfigError(f"{key}: cannot read {self._file}: {reason}") from None
         self._token = self._checked(text.strip(), f"token_file ({self._file})")
         self._stamp = stamp

@@ -79,7 +79,7 @@ CREATE TABLE caspen_sync.queue (
     lane           text        NOT NULL,
     due_at         timestamptz NOT NULL,
     newest_id      bigint      NOT NULL,           -- the newest outbox id that the queue knows of
-    token          uuid,                           -- fencing token: the newest claim's, kept after it ended
+    token          uuid,                           -- fencing token: another one with each claim and each settling
     leased_until   timestamptz,
     worker         text,
     failures       integer     NOT NULL DEFAULT 0, -- claims in a row that ended without an answer to keep

@@ -1,7 +1,8 @@
 -- Takes permits and appointments together: each claim comes with the slot that its request will use, so nothing is
 -- leased that would wait for budget.
 -- In:  $1 accounts text[], $2 most claims for each of them int[], $3 worker text, $4 request timeout float8 (s),
---      $5 lease float8 (s), $6 most changes of one appointment int.
+--      $5 lease float8 (s), $6 most changes of one appointment int, $7 largest body int (bytes, as stored); of a
+--      larger one only the id comes back.
 -- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order.
 --
 -- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
@@ -102,7 +103,7 @@ WITH asked AS MATERIALIZED (
        AND seen.token IS NOT DISTINCT FROM c.token
     CROSS JOIN LATERAL (
         SELECT array_agg(o.id ORDER BY o.id) AS ids,
-               array_agg(o.changes::text ORDER BY o.id) AS changes,
+               array_agg(CASE WHEN pg_column_size(o.changes) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
                array_agg(o.attempts ORDER BY o.id) AS attempts
         FROM (
             SELECT o.id, o.changes, o.attempts

@@ -27,7 +27,8 @@ WITH claim AS (
     FOR UPDATE OF q
 ), released AS (
     UPDATE caspen_sync.queue q
-    SET leased_until = NULL,
+    SET token = gen_random_uuid(), -- so that a claim can tell that it sees an older state, see claim.sql
+        leased_until = NULL,
         worker = NULL,
         failures = h.failures,
         part_size = h.part_size,
@@ -86,11 +87,18 @@ WITH claim AS (
     FROM unnest($17::text[], $18::text[], $19::text[], $20::float8[], $21::float8[], $22::smallint[], $23::text[],
                 $24::text[])
         AS t (account, appointment_id, change_ids, age_s, duration_ms, http_status, outcome, error)
-), cooling AS (
+), used AS MATERIALIZED (
     -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
-    UPDATE caspen_sync.rate_slot r
-    SET free_at = clock_timestamp() + make_interval(secs => s.rest_s)
+    SELECT r.account, r.slot, s.rest_s
     FROM unnest($26::text[], $27::int[], $28::timestamptz[], $29::float8[]) AS s (account, slot, taken, rest_s)
-    WHERE r.account = s.account AND r.slot = s.slot AND r.free_at = s.taken
+    JOIN caspen_sync.rate_slot r USING (account, slot)
+    WHERE r.free_at = s.taken
+    ORDER BY r.account, r.slot
+    FOR UPDATE OF r
+), cooling AS (
+    UPDATE caspen_sync.rate_slot r
+    SET free_at = clock_timestamp() + make_interval(secs => u.rest_s)
+    FROM used u
+    WHERE r.account = u.account AND r.slot = u.slot
 )
 SELECT nth FROM released

@@ -1,4 +1,4 @@
-"""The right to speak for an appointment: one holder at a time, everything that is pending, in order, and nothing lost."""
+"""The right to speak for an appointment: one holder at a time, all that is pending, in order, and nothing lost."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from worker import policy
 from worker.claims import Verdict
 from worker.store import MAX_CHANGES_PER_CLAIM, Store
 
+NUL = '{"note": "\\u0000"}'
 IDLE = "SELECT due_at = 'infinity' AND leased_until IS NULL FROM caspen_sync.queue WHERE appointment_id = 'app_1'"
 
 
@@ -111,7 +112,7 @@ async def test_a_dead_holder_is_fenced_out(database: Database) -> None:
     late = accepted(old, {"note": "late"})
     assert await settle(store, late) == [late]
     assert await snapshot(database, "queue", "outbox", "appointment") == before
-    assert [row["change_ids"] for row in await database.rows("SELECT change_ids FROM caspen_sync.attempt")] == [ids(old)]
+    assert await database.value("SELECT array_agg(change_ids) FROM caspen_sync.attempt") == [ids(old)]
 
     assert await settle(other, accepted(new)) == []
     assert await database.states() == {"synced": 1}
@@ -275,7 +276,10 @@ async def test_an_answer_that_cannot_be_stored_writes_nothing(database: Database
     await store.take_in(["default"])
     good, bad = (accepted(one) for one in await claim(store, 2))
     assert bad.answer is not None
-    broken = replace(bad.answer, **{place: '{"note": "\\u0000"}'})
+    broken = {
+        "fields": replace(bad.answer, fields=NUL),
+        "resource": replace(bad.answer, resource=NUL),
+    }[place]
     tables = ("queue", "outbox", "appointment", "attempt", "rate_slot")
     before = await snapshot(database, *tables)
     with pytest.raises(asyncpg.DataError):

@@ -80,7 +80,8 @@ async def test_no_change_goes_out_twice_or_out_of_order(database: Database, seed
                 async with conn.transaction():
                     for appointment_id in sorted(chance.sample(appointments, chance.randint(1, 2))):
                         lane = chance.choice(["live", "backfill"])
-                        await database.write(appointment_id, {"room_id": number, "note": f"{writer}"}, lane=lane, conn=conn)
+                        changes = {"room_id": number, "note": f"{writer}"}
+                        await database.write(appointment_id, changes, lane=lane, conn=conn)
 
     async def work(number: int) -> None:
         store = Store(database.pool, worker=f"worker-{number}")
@@ -106,8 +107,8 @@ async def test_no_change_goes_out_twice_or_out_of_order(database: Database, seed
         writing = False
         await asyncio.gather(*workers)
     for appointment_id in appointments:
-        rows = await database.rows("SELECT id FROM caspen_sync.outbox WHERE appointment_id = $1 ORDER BY id", appointment_id)
-        assert sent[appointment_id] == [row["id"] for row in rows]
+        written = "SELECT array_agg(id ORDER BY id) FROM caspen_sync.outbox WHERE appointment_id = $1"
+        assert sent[appointment_id] == await database.value(written, appointment_id)
     assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE due_at < 'infinity'") == 0
 
 

@@ -49,6 +49,27 @@ async def test_a_breach_of_contract_costs_no_request(database: Database) -> None
     assert "seven" not in ended.stderr
 
 
+async def test_no_body_is_too_much_for_the_process(database: Database) -> None:
+    """Bodies that are too deep, too long or too large to read park like any breach; everything else goes on."""
+    monsters = [
+        '{"note": ' + "[" * 3000 + "]" * 3000 + "}",
+        '{"room_id": ' + "9" * 5000 + "}",
+        '{"note": "' + "".join(map(chr, range(0x4E00, 0x9E00))) + '"}',
+    ]
+    for number, body in enumerate(monsters):
+        await database.write(f"app_{number}", {"note": "before"})
+        await database.pool.execute(
+            "INSERT INTO caspen_sync.outbox (appointment_id, changes) VALUES ($1, $2)", f"app_{number}", body
+        )
+        await database.write(f"app_{number}", {"confirmed": True})
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
+        ended = await command("run", "--once", env=environment(database.dsn, sandbox.base_url))
+        assert ended.exit_code == 65
+        assert "Traceback" not in ended.stderr
+        assert [entry.body for entry in sandbox.log] == [{"note": "before", "confirmed": True}] * 3
+    assert await database.states() == {"synced": 6, "parked": 3}
+
+
 async def test_of_a_refused_fold_only_the_guilty_change_parks(database: Database) -> None:
     """The refused fold is sent again in parts, in order; the guilty change parks, the others are synced."""
     for number in range(1, 13):

@@ -57,7 +57,7 @@ async def due(database: Database, store: Store, count: int, lane: str = "live") 
     """So many appointments that could be claimed."""
     await database.pool.execute(
         "INSERT INTO caspen_sync.outbox (appointment_id, changes, lane) "
-        "SELECT $2 || n, '{\"note\": \"n\"}', $2 FROM generate_series(1, $1::int) n",
+        'SELECT $2 || n, \'{"note": "n"}\', $2 FROM generate_series(1, $1::int) n',
         count,
         lane,
     )
@@ -99,12 +99,14 @@ async def test_slots_of_other_accounts_are_left_alone(database: Database) -> Non
     await registered(database, limits(7), account="a")
     await registered(database, limits(3), account="b")
     await registered(database, limits(2), account="a")
-    rows = await database.rows("SELECT account, count(*) AS n FROM caspen_sync.rate_slot GROUP BY account ORDER BY account")
+    rows = await database.rows(
+        "SELECT account, count(*) AS n FROM caspen_sync.rate_slot GROUP BY account ORDER BY account"
+    )
     assert [tuple(row) for row in rows] == [("a", 2), ("b", 3)]
 
 
 async def test_hosts_that_start_at_once_agree(database: Database) -> None:
-    """Eight connections that register at once leave exactly rate_limit slots; whoever comes last decides on how many."""
+    """Eight connections that register at once leave exactly rate_limit slots; the last one decides on how many."""
     await asyncio.gather(*(registered(database, limits(40)) for _ in range(8)))
     assert len(await slot_numbers(database)) == 40
     await asyncio.gather(*(registered(database, limits(size)) for size in (10, 70, 20, 60, 30, 50, 40, 80)))
@@ -224,7 +226,7 @@ async def test_the_slots_of_a_lost_claim_cool_all_the_same(database: Database) -
 
 
 async def test_a_slot_that_was_taken_again_is_not_shortened(database: Database) -> None:
-    """A settle that comes so late that its slot is somebody else's leaves it alone, whether to free it or to cool it."""
+    """A settle that comes so late that its slot is somebody else's leaves it alone, to free it or to cool it."""
     store = await registered(database, limits(1, rate_window_s=0.05, rate_guard_s=0))
     await due(database, store, 2)
     (old,) = await claim(store, timeout_s=0.05)

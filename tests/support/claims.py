@@ -73,7 +73,9 @@ def settlement(claimed: Claim, *, due_in_s: float | None = None, answered_s_ago:
         due_in_s=due_in_s,
         failures=0 if due_in_s is None else claimed.failures + 1,
         part_size=claimed.part_size,
-        verdicts=tuple(Verdict(change_id=change.id, state=None, charged=1, error="no luck") for change in claimed.changes),
+        verdicts=tuple(
+            Verdict(change_id=change.id, state=None, charged=1, error="no luck") for change in claimed.changes
+        ),
         attempts=(
             Attempt(
                 change_ids=tuple(ids(claimed)),
@@ -144,7 +146,8 @@ async def row_locked(database: Database, table: str) -> None:
 
     async def none_free() -> bool:
         free = await database.rows(f"SELECT FROM caspen_sync.{table} FOR UPDATE SKIP LOCKED")
-        return len(free) < await database.value(f"SELECT count(*) FROM caspen_sync.{table}")
+        rows = await database.rows(f"SELECT FROM caspen_sync.{table}")
+        return len(free) < len(rows)
 
     await eventually(none_free, what=f"a row of {table} is locked")
 

@@ -33,7 +33,7 @@ def written(text: str, name: str = "config.toml") -> Path:
 
 
 def complaint(values: dict[str, Any]) -> str:
-    """What is said of these values. The whole traceback is searched for the secret, as a crash report would show it."""
+    """What is said of these values. The secret is looked for in the whole traceback, as a crash report has it."""
     with pytest.raises(ConfigError) as caught:
         validated(values, origin="here")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
@@ -44,7 +44,7 @@ def complaint(values: dict[str, Any]) -> str:
 
 
 def test_the_places_where_a_file_is_looked_for() -> None:
-    """As the README says. (The other tests put a folder of their own in the second one's place.)"""
+    """As promised; the other tests put a file of their own in the second one's place."""
     assert PLACES == (Path("config.toml"), Path("/etc/caspen-sync/config.toml"))
 
 
@@ -82,7 +82,9 @@ def test_a_file_that_was_named_must_be_there(monkeypatch: pytest.MonkeyPatch, by
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [f'[database]\ndsn = "{SECRET}', f"= {SECRET}", f"[api]\ntimeout_s = {SECRET}", "a = 1\na = 2"])
+@pytest.mark.parametrize(
+    "text", [f'[database]\ndsn = "{SECRET}', f"= {SECRET}", f"[api]\ntimeout_s = {SECRET}", "a = 1\na = 2"]
+)
 def test_a_file_that_is_no_toml(text: str) -> None:
     """The message names the file, and quotes nothing of it."""
     path = written(text)
@@ -105,7 +107,8 @@ def test_a_file_that_is_no_utf8() -> None:
 def test_a_flag_beats_the_environment_beats_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Setting by setting: what one of them does not say, the next one does, inside of a section too."""
     written(
-        '[database]\ndsn = "file"\npgbouncer = true\n[log]\nlevel = "error"\nformat = "json"\n[retry]\nmax_attempts = 7\n'
+        '[database]\ndsn = "file"\npgbouncer = true\n[log]\nlevel = "error"\nformat = "json"\n'
+        "[retry]\nmax_attempts = 7\n"
         '[accounts.default]\ntoken_file = "/file"\nrate_limit = 7\n[accounts.other]\nrate_limit = 8\n'
     )
     monkeypatch.setenv("CASPEN_SYNC_DATABASE__DSN", "environment")
@@ -261,23 +264,26 @@ def test_an_unknown_key_comes_with_a_hint(key: str, hint: str) -> None:
 def test_plain_http_is_for_loopback(url: str, *, sound: bool) -> None:
     """The token would travel in the clear."""
     if sound:
-        assert validated({"api": {"base_url": url}}, origin="here").api.base_url == url
+        assert validated({"api": {"base_url": url}}).api.base_url == url
     else:
         assert "https://" in complaint({"api": {"base_url": url}})
 
 
 def test_a_base_url_may_end_in_a_slash() -> None:
     """Nobody has to know whether it must."""
-    assert validated({"api": {"base_url": "https://h/v1/"}}, origin="here").api.base_url == "https://h/v1"
+    assert validated({"api": {"base_url": "https://h/v1/"}}).api.base_url == "https://h/v1"
 
 
 @pytest.mark.parametrize(
-    "name", ["CASPEN_SYNC_DATABSE__DSN", "CASPEN_SYNC_TOKEN", "CASPEN_SYNC_DATABASE_DSN", "CASPEN_SYNC_", "CASPEN_SYNC___API"]
+    "name",
+    ["CASPEN_SYNC_DATABSE__DSN", "CASPEN_SYNC_TOKEN", "CASPEN_SYNC_DATABASE_DSN", "CASPEN_SYNC_", "CASPEN_SYNC___API"],
 )
 def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A variable with our prefix that names no section: said by its name, not its value."""
     monkeypatch.setenv(name, SECRET)
-    with pytest.raises(ConfigError, match=rf"environment: {name} names no setting; the sections are database, ") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"environment: {name} names no setting; the sections are database, "
+    ) as caught:
         load()
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 

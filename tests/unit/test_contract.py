@@ -105,12 +105,15 @@ def test_unknown_answer_fields_and_statuses_are_kept() -> None:
 def test_disagreements_compare_instants_and_not_ids() -> None:
     """Only note, confirmed and the times are compared; times as instants, whatever their offsets."""
     answer = AppointmentResource.model_validate(
-        {"id": "a", "note": None, "confirmed": True, "starts_at": "2024-01-01T10:00:00Z", "room_id": "roo_1"}
+        {"id": "a", "note": None, "confirmed": True, "starts_at": "2024-01-01T10:00:00Z", "ends_at": None, "room_id": "r"}
     )
     same = {"note": None, "confirmed": True, "starts_at": "2024-01-01T11:00:00+01:00", "room_id": 7}
     assert disagreements(same, answer) == ()
     other = {"note": "x", "confirmed": False, "starts_at": "2024-01-01T10:00:01Z", "ends_at": "2024-01-01T10:00:00Z"}
     assert disagreements(other, answer) == ("note", "confirmed", "starts_at", "ends_at")
+    assert disagreements(other, AppointmentResource(id="a")) == ()
+    edge = {"starts_at": "0001-01-01T00:00:00+05:00", "ends_at": "9999-12-31T23:59:59-05:00"}
+    assert disagreements(edge, answer) == ("starts_at", "ends_at")
 
 
 @given(

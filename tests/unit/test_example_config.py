@@ -44,7 +44,7 @@ def settings_leaves(settings: BaseModel, path: str = "") -> Iterator[tuple[str, 
 
 
 SHOWN = dict(leaves(tomllib.loads(TEXT)))
-DEFAULTS = dict(settings_leaves(validated({"accounts": {"default": {}}}, origin="defaults")))
+DEFAULTS = dict(settings_leaves(validated({"accounts": {"default": {}}})))
 
 
 def test_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_the_token_is_there_as_a_comment() -> None:
     line = next(line for line in LINES if line.startswith("# token ="))
     assert line == '# token = ""'
     uncommented = TEXT.replace(line, 'token = "t"')
-    account = validated(tomllib.loads(uncommented), origin="example").accounts["default"]
+    account = validated(tomllib.loads(uncommented)).accounts["default"]
     assert account.token is not None
     assert account.token.get_secret_value() == "t"
 

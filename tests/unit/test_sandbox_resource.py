@@ -77,7 +77,7 @@ def test_breaches_of_the_contract_name_their_fields() -> None:
         "confirmed": ["The confirmed must be true or false."],
         "colour": ["The colour is not a field of the API."],
     }
-    assert errors_of([]) == {"changes": ["The changes must be a JSON object."]}
+    assert errors_of([]) == {"changes": ["The changes must be a JSON object of plain values, at most 65536 bytes."]}
 
 
 def test_an_appointment_may_not_end_before_it_starts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_a_file_that_did_not_change_is_not_read(file: Path) -> None:
     assert source.token == TOKEN
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe\x00", b"two words", b"a\x00b", "tökn".encode(), b"a\nb", b"\xef\xbb\xbftok"])
+@pytest.mark.parametrize(
+    "content", [b"", b" \n", b"\xff\xfe\x00", b"two words", b"a\x00b", "tökn".encode(), b"a\nb", b"\xef\xbb\xbftok"]
+)
 def test_a_file_that_holds_no_token_is_an_error_that_names_it(file: Path, content: bytes) -> None:
     """Empty, binary, several words, not ASCII: the message names account and file, and quotes nothing of it."""
     file.write_bytes(content)
@@ -77,7 +80,8 @@ def test_a_file_that_holds_no_token_is_an_error_that_names_it(file: Path, conten
 def test_a_file_that_goes_bad_leaves_the_old_token_in_use(file: Path) -> None:
     """A rotation that is half done is an error to log; the worker goes on with what it has, and recovers by itself."""
     source = TokenSource("default", AccountSettings(token_file=file))
-    for break_it in (lambda: replace(file, ""), file.unlink, lambda: file.mkdir()):
+    breaks: list[Callable[[], None]] = [lambda: replace(file, ""), file.unlink, file.mkdir]
+    for break_it in breaks:
         break_it()
         for _ in range(2):
             with pytest.raises(ConfigError, match=r"accounts\.default\.token_file"):

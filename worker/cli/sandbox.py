@@ -11,11 +11,16 @@ from worker.sandbox import SandboxSettings, serve, settings_from
 
 
 def run(args: argparse.Namespace) -> int:
-    settings = settings_from(args)
+    """Serves until SIGINT or SIGTERM."""
+    try:
+        settings = settings_from(args)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"sandbox: {error}") from None
     try:
         asyncio.run(_serve(settings))
     except OSError as error:
-        raise UsageError(f"sandbox: cannot listen on {args.host}:{args.port}: {error.strerror}") from None
+        what = f"write {error.filename}" if error.filename else f"listen on {args.host}:{args.port}"
+        raise UsageError(f"sandbox: cannot {what}: {error.strerror}") from None
     return ExitCode.OK
 
 
