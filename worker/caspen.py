@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
@@ -78,9 +79,8 @@ class Caspen:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._session is not None
-        await self._session.close()
-        self._session = None
+        if self._session is not None:
+            await self._session.close()
 
     async def send(self, appointment_id: str, body: dict[str, Any], *, token: str, deadline: float) -> Exchange:
         """POSTs one update.
@@ -97,12 +97,13 @@ class Caspen:
         return Exchange(outcome=outcome, started_at=started_at, ended_at=self._now())
 
     async def _exchange(self, appointment_id: str, body: dict[str, Any], token: str, state: SimpleNamespace) -> Outcome:
-        assert self._session is not None
-        url = URL(f"{self._base_url}/appointments/{quote(appointment_id, safe='')}", encoded=True)
+        if self._session is None:
+            raise RuntimeError("a Caspen sends only within its `async with`")
         remaining = min(self._timeout_s, state.deadline - self._now())
         if remaining <= 0:
             return NotSent(reason="no time left in the claim")
         try:
+            url = URL(f"{self._base_url}/appointments/{quote(appointment_id, safe='')}", encoded=True)
             async with (
                 asyncio.timeout(remaining),
                 self._session.post(
@@ -121,7 +122,7 @@ class Caspen:
             if state.sent:
                 return Unknown(reason=f"no answer within {remaining:.3g} s")
             return NotSent(reason=f"no connection within {remaining:.3g} s")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever the client library raises is an outcome
             # Its text can hold the URL or a header; its type and the system's own words hold neither.
             reason = _reason(error)
             return Unknown(reason=reason) if state.sent else NotSent(reason=reason)
@@ -167,7 +168,7 @@ class Caspen:
             return Retry(status=status, reason=f"{status} with an answer that is no AppointmentResource")
         return Synced(status=status, resource=resource, text=text)
 
-    async def _about_to_write(self, session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
+    async def _about_to_write(self, _session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
         """Called by aiohttp when the headers are about to be written: the last moment at which nothing was sent."""
         state = context.trace_request_ctx
         if self._now() >= state.deadline:
@@ -221,6 +222,9 @@ def _wait_asked(response: aiohttp.ClientResponse) -> float | None:
 
 def _reason(error: BaseException) -> str:
     """What broke, in words that hold nothing of the request."""
-    os_error = error if isinstance(error, OSError) else error.__cause__
-    detail = f" ({os_error.strerror})" if isinstance(os_error, OSError) and os_error.strerror else ""
-    return f"{type(error).__name__}{detail}"
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(cause, OSError) or cause.errno is None:
+        return type(error).__name__
+    # asyncio puts words of its own into strerror; name resolution has negative numbers, and good words of its own.
+    words = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+    return f"{type(error).__name__} ({words})"

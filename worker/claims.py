@@ -48,6 +48,7 @@ class Claim:
 
     @property
     def claimed_at(self) -> float:
+        """By `clock.now()`, not later than the database gave the lease."""
         return self.slot.taken_at
 
 

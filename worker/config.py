@@ -39,7 +39,7 @@ class DatabaseSettings(_Section):
     """A libpq URI or nothing: then libpq's PG* variables decide."""
 
     pgbouncer: bool = False
-    """True behind PgBouncer's transaction pooling: no LISTEN and no statement cache. Left false there, statements fail."""
+    """True behind PgBouncer's transaction pooling: no LISTEN, no statement cache. Left false there, statements fail."""
 
 
 class ApiSettings(_Section):
@@ -65,7 +65,7 @@ class ApiSettings(_Section):
         if not well_formed or not value.isascii() or not value.isprintable() or " " in value:
             raise ValueError("must be a URL such as https://api.caspen.com/v1")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise ValueError("must be https://, since the token would travel in the clear; http:// is for loopback hosts")
+            raise ValueError("must be https://, or the token would travel in the clear; http:// is for loopback hosts")
         if "?" in value or "#" in value or "@" in parts.netloc:
             raise ValueError("must have no user, query or fragment; the token goes into [accounts.NAME]")
         return value.rstrip("/")

@@ -176,8 +176,10 @@ def disagreements(sent: Mapping[str, Any], answer: AppointmentResource) -> tuple
     answer ids are strings, so those can never be. A field that the answer leaves out says nothing.
     """
     told = sent.keys() & answer.model_fields_set
-    differing: list[str] = [name for name in ("note", "confirmed") if name in told and sent[name] != getattr(answer, name)]
-    for name in ("starts_at", "ends_at"):
-        if name in told and datetime.fromisoformat(sent[name]) != getattr(answer, name):
-            differing.append(name)
-    return tuple(differing)
+    values = (name for name in ("note", "confirmed") if name in told and sent[name] != getattr(answer, name))
+    instants = (
+        name
+        for name in ("starts_at", "ends_at")
+        if name in told and datetime.fromisoformat(sent[name]) != getattr(answer, name)
+    )
+    return (*values, *instants)

@@ -42,7 +42,7 @@ _PASSING = (
 
 @contextlib.contextmanager
 def understood() -> Iterator[None]:
-    """Turns whatever asyncpg raises into our own errors. asyncpg.DataError passes: what it means depends on the data."""
+    """Turns what asyncpg raises into our own errors. What the data is to blame for passes, as asyncpg's error."""
     try:
         yield
     except _REFUSALS as error:
@@ -106,7 +106,7 @@ async def pool(settings: DatabaseSettings, *, max_size: int) -> AsyncIterator[as
         try:
             async with _within(2.0):
                 await opened.close()
-        except Exception:
+        except Exception:  # noqa: BLE001  it is closed either way
             opened.terminate()
 
 

@@ -50,10 +50,12 @@ class Progress:
 
     @property
     def done(self) -> int:
+        """Changes that no longer wait."""
         return self.synced + self.parked
 
     @property
     def total(self) -> int:
+        """All changes."""
         return self.pending + self.done
 
 
@@ -111,7 +113,6 @@ async def _write_changes(conn: asyncpg.Connection, count: int) -> int:
     """Writes the changes as an application would; returns how many appointments they are of."""
     chance = random.Random(1)  # noqa: S311  the same demo for everybody
     appointments = max(1, round(count / CHANGES_PER_APPOINTMENT))
-    bad_one = count // 2
     async with conn.transaction():
         for number in range(count):
             changes: dict[str, Any] = chance.choice(
@@ -122,7 +123,7 @@ async def _write_changes(conn: asyncpg.Connection, count: int) -> int:
                     {"room_id": None, "resource_ids": [chance.randint(1, 5)]},
                 ]
             )
-            if number == bad_one:
+            if number == count - 1:  # the last one: a newer change of the same field would stand in for it
                 changes = {"room_id": NO_SUCH_ROOM}
             await conn.execute(
                 "INSERT INTO caspen_sync.outbox (appointment_id, changes, source) VALUES ($1, $2, 'demo')",
@@ -173,7 +174,7 @@ async def _summarize(connections: asyncpg.Pool, seconds: float, sandbox: Sandbox
     say("")
     say(f"changes      {progress.total}: {progress.synced} synced, {progress.parked} parked")
     say(f"requests     {progress.requests}, by the sandbox's own count {len(sandbox.log)}")
-    say(f"saved        {progress.total - progress.requests} requests, by folding the changes of an appointment into one")
+    say(f"saved        {progress.total - progress.requests} requests, by folding changes of one appointment into one")
     for row in await connections.fetch(query("parked_briefly")):
         say(f"parked       change {row['id']} of {row['appointment_id']}: {row['last_error']}")
     say(f"time         {seconds:.1f} s")

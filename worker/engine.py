@@ -133,7 +133,7 @@ class Engine:
         return report[0]
 
     async def _working(self, loop: Awaitable[None]) -> None:
-        """Runs the loop with everything that it needs beside it. When one part dies, all end, and its error is raised."""
+        """Runs the loop and what it needs beside it. When one part dies, all end, and its error is raised."""
         started_at = clock.now()
         try:
             async with self._parts as parts:
@@ -187,7 +187,7 @@ class Engine:
 
     def _verdict(self, outlooks: Sequence[Outlook], left: LeftOver) -> Report:
         """The exit code of one run, worst first."""
-        refused = [o.account for o in outlooks if o.pause_kind == "refused" and (o.ready_in_s is not None or o.arrivals)]
+        refused = [o.account for o in outlooks if o.pause_kind == "refused" and o.something_waits]
         work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
         if refused:
             names = ", ".join(refused)

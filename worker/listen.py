@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from tenacity import wait_random_exponential, AsyncRetrying, retry_if_exception_type, RetryCallState
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from worker.config import DatabaseSettings
 from worker.database import connection
@@ -50,5 +50,5 @@ async def _listen_until_lost(settings: DatabaseSettings, wake: Callable[[], None
             if not lost.is_set():
                 try:
                     await conn.execute("SELECT 1", timeout=CHECK_S)
-                except Exception:
+                except Exception:  # noqa: BLE001  whatever it is, the connection is of no use
                     return

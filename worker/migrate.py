@@ -48,11 +48,11 @@ class Migration:
 
 def known_migrations() -> list[Migration]:
     """The migrations that this program brings, in order."""
-    found = []
-    for path in (sql_dir() / "migrations").iterdir():
-        if match := _FILE_NAME.fullmatch(path.name):
-            found.append(Migration(int(match[1]), match[2], path))
-    return sorted(found)
+    return sorted(
+        Migration(int(match[1]), match[2], path)
+        for path in (sql_dir() / "migrations").iterdir()
+        if (match := _FILE_NAME.fullmatch(path.name))
+    )
 
 
 async def migrate(conn: asyncpg.Connection, *, with_roles: bool = False) -> list[Migration]:
@@ -103,5 +103,6 @@ def _refuse_newer(applied: set[int]) -> None:
     newer = max(applied, default=0)
     if newer > newest:
         raise SchemaTooNew(
-            f"database: the schema is at migration {newer}, this caspen-sync knows up to {newest}; install a newer caspen-sync"
+            f"database: the schema is at migration {newer}, but this caspen-sync knows them up to {newest}; "
+            "install a newer caspen-sync"
         )

@@ -55,9 +55,15 @@ def lease_s(timeout_s: float) -> float:
 
 
 def deadline(claim: Claim, slot: Slot, timeout_s: float) -> float:
-    """When a request has to be over, by `clock.now()`: within its slot's worst case, and a timeout before the lease ends."""
+    """When a request has to be over, by `clock.now()`: within its slot's worst case, and a timeout before the lease
+    ends."""
     lease_ends = claim.claimed_at + lease_s(timeout_s)
     return min(slot.taken_at + timeout_s, lease_ends - timeout_s)
+
+
+def may_retry(claim: Claim, now: float, timeout_s: float) -> bool:
+    """Whether it is worth taking another slot for the claim at `now`."""
+    return may_start(now, claim.claimed_at + lease_s(timeout_s) - timeout_s, timeout_s)
 
 
 def may_start(now: float, deadline: float, timeout_s: float) -> bool:
@@ -71,7 +77,7 @@ def worth_a_quick_retry(exchange: Exchange) -> bool:
 
 
 def backoff_s(failures: int, limits: Limits, chance: random.Random) -> float:
-    """Exponential with full jitter: between 0 and base · 2^failures, capped (Brooker, "Exponential Backoff And Jitter")."""
+    """Exponential with full jitter: 0 to base · 2^failures, capped (Brooker, "Exponential Backoff And Jitter")."""
     return chance.uniform(0, min(limits.backoff_max_s, limits.backoff_base_s * 2 ** min(failures, 60)))
 
 
@@ -93,13 +99,15 @@ def failed(claim: Claim, error: str, limits: Limits, chance: random.Random) -> S
     """After a fault of our own in the middle of a claim, `error` its type: whether a request went out is not known, so
     the appointment rests as after an unknown outcome, and is charged, so that it does not come back for ever."""
     reason = f"internal error ({error}); see the log"
+    verdicts = tuple(_retried(change, 1, reason, limits.max_attempts) for change in claim.changes)
+    left = any(verdict.state is None for verdict in verdicts)
     return Settlement(
         claim=claim,
         upto_id=claim.changes[-1].id if claim.changes else claim.newest_id,
-        due_in_s=limits.timeout_s + backoff_s(claim.failures, limits, chance),
-        failures=claim.failures + 1,
+        due_in_s=limits.timeout_s + backoff_s(claim.failures, limits, chance) if left else None,
+        failures=claim.failures + 1 if left else 0,
         part_size=claim.part_size,
-        verdicts=tuple(_retried(change, 1, reason, limits.max_attempts) for change in claim.changes),
+        verdicts=verdicts,
     )
 
 

@@ -51,7 +51,7 @@ class Sender:
         self._now = now
 
     async def serve(self, claim: Claim) -> Settlement:
-        """Sends what the claim holds and says what is to be written back. A stop before the first byte gives it back."""
+        """Sends what the claim holds and says what to write back. A stop before the first byte gives the claim back."""
         account = self._settings.accounts[claim.account]
         limits = policy.Limits(
             timeout_s=self._settings.api.timeout_s,
@@ -62,7 +62,7 @@ class Sender:
         )
         try:
             return await self._serve(claim, limits)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # One appointment that we have no answer for must not take the process with it, and all the others.
             # Its message could quote a body; its type and its place cannot.
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -111,7 +111,7 @@ class Sender:
             stop=self._enough,
             wait=wait_random_exponential(multiplier=QUICK_BASE_S, max=QUICK_MAX_S),
             sleep=self._sleep,
-            retry_error_callback=lambda state: False,
+            retry_error_callback=lambda _: False,
         )
         await retrying(once)
         return sent
@@ -121,7 +121,9 @@ class Sender:
         return await self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
 
     async def _another_slot(self, claim: Claim) -> Slot | None:
-        """A retry costs budget of its own; without any, or without a database, the durable backoff takes over."""
+        """A retry costs budget of its own; without any, or time, or a database, the durable backoff takes over."""
+        if not policy.may_retry(claim, self._now(), self._settings.api.timeout_s):
+            return None
         try:
             return await self._store.take_slot(claim, timeout_s=self._settings.api.timeout_s)
         except CaspenSyncError:

@@ -14,6 +14,7 @@ _BESIDE = Path(__file__).parent.parent / "sql"
 
 @cache
 def sql_dir() -> Path:
+    """The folder that holds migrations/, queries/ and roles.sql."""
     return _INSIDE if _INSIDE.is_dir() else _BESIDE
 
 

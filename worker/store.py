@@ -39,6 +39,11 @@ class Outlook:
     pause_kind: PauseKind | None
     arrivals: bool
 
+    @property
+    def something_waits(self) -> bool:
+        """Whether the account has anything to send, now or later."""
+        return self.arrivals or self.ready_in_s is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOver:
@@ -148,9 +153,7 @@ class Store:
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
     changes = tuple(
         Change(id=change_id, changes=_body(text), attempts=attempts)
-        for change_id, text, attempts in zip(
-            row["ids"] or (), row["changes"] or (), row["attempts"] or (), strict=True
-        )
+        for change_id, text, attempts in zip(row["ids"] or (), row["changes"] or (), row["attempts"] or (), strict=True)
     )
     return Claim(
         account=row["account"],

@@ -30,6 +30,7 @@ class TokenSource:
 
     @property
     def token(self) -> str:
+        """As it was read last."""
         return self._token
 
     def refresh(self) -> None:

@@ -58,6 +58,7 @@ class WriteBack:
         self._waiting: asyncio.Queue[Settlement | None] = asyncio.Queue()
 
     def put(self, settlement: Settlement) -> None:
+        """Takes a settlement in; it is written soon."""
         self._waiting.put_nowait(settlement)
 
     def close(self) -> None:
@@ -90,12 +91,12 @@ class WriteBack:
         )
         try:
             lost: list[Settlement] = await retrying(self._store.settle, batch, self._rest_s)
-        except asyncpg.DataError as error:
+        except asyncpg.PostgresError as error:
             await self._write_apart(batch, error)
             return
         self._count(batch, lost)
 
-    async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.DataError) -> None:
+    async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.PostgresError) -> None:
         """One answer that Postgres cannot hold (a NUL, a number of a million digits) must not hold up the others."""
         if len(batch) > 1:
             for settlement in batch:

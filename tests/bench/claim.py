@@ -1,4 +1,4 @@
-"""What a claim costs beside a growing backlog. Run: python -m tests.bench.claim [ROWS]"""
+"""What a claim costs beside a growing backlog: `python -m tests.bench.claim [ROWS]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ ACCOUNTS = ["default"]
 BATCH = 8
 ROUNDS = 200
 
-INSERT = "INSERT INTO caspen_sync.outbox (appointment_id, changes) SELECT {}, '{{\"note\": \"x\"}}' FROM generate_series(1, {}) i"
+INSERT = """
+    INSERT INTO caspen_sync.outbox (appointment_id, changes)
+    SELECT {}, '{{"note": "x"}}' FROM generate_series(1, {}) AS i
+"""
 FINISH = """
     UPDATE caspen_sync.outbox SET state = 'synced', finished_at = now() WHERE appointment_id LIKE 'fin%';
     UPDATE caspen_sync.queue SET due_at = 'infinity' WHERE appointment_id LIKE 'fin%';
@@ -63,7 +66,8 @@ async def _measure(store: Store, what: str) -> None:
         claims = await store.claim({"default": BATCH}, timeout_s=30, lease_s=75, max_changes=1000)
         seconds.append(time.perf_counter() - began)
         await store.settle([policy.release(claim) for claim in claims], {"default": 60.5})
-    print(f"{what:<28} p50 {statistics.median(seconds) * 1000:6.2f} ms   p99 {_p99(seconds) * 1000:6.2f} ms", flush=True)
+    p50_ms, p99_ms = statistics.median(seconds) * 1000, _p99(seconds) * 1000
+    print(f"{what:<28} p50 {p50_ms:6.2f} ms   p99 {p99_ms:6.2f} ms", flush=True)
 
 
 def _p99(seconds: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What an idle `run --once` costs, beside the imports of its libraries alone. Run: python -m tests.bench.idle"""
+"""What an idle `run --once` costs, beside the imports of its libraries alone: `python -m tests.bench.idle`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _seconds(command: Sequence[str], env: dict[str, str]) -> float:
 
 def _spread(seconds: Sequence[float]) -> str:
     ordered = sorted(seconds)
-    return f"median {statistics.median(ordered):.3f} s, from {ordered[0]:.3f} to {ordered[-1]:.3f} s, {len(ordered)} runs"
+    median_s = statistics.median(ordered)
+    return f"median {median_s:.3f} s, from {ordered[0]:.3f} to {ordered[-1]:.3f} s, {len(ordered)} runs"
 
 
 if __name__ == "__main__":

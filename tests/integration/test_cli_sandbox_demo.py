@@ -130,13 +130,12 @@ async def test_the_demo(folder: Path) -> None:
     assert left_behind(folder) == []
 
 
-@pytest.mark.parametrize("changes", ["20", "50"])
-async def test_the_demo_s_bad_change_is_parked(changes: str, folder: Path) -> None:
+async def test_the_demo_s_bad_change_is_parked(folder: Path) -> None:
     """It says that one of them is bad on purpose; the summary shows which, and that the others went through."""
-    ended = await command("demo", "--changes", changes, env=bare() | {"TMPDIR": str(folder)})
+    ended = await command("demo", "--changes", "50", env=bare() | {"TMPDIR": str(folder)})
     assert ended.exit_code == 0
     assert "one of them bad on purpose" in ended.stdout
-    assert f"changes      {changes}: {int(changes) - 1} synced, 1 parked" in ended.stdout
+    assert "changes      50: 49 synced, 1 parked" in ended.stdout
     assert re.search(r"^parked +change \d+ of app_\d+: 422 validation failed: room_id$", ended.stdout, re.MULTILINE)
 
 

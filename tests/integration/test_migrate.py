@@ -79,6 +79,7 @@ async def test_hosts_that_migrate_at_once(empty_database: str) -> None:
         await conn.close()
 
 
+@pytest.mark.long
 async def test_a_slow_migration_is_waited_for(empty_database: str) -> None:
     """The second host waits for the first for as long as that takes, not only for as long as a migration may wait for
     a lock on a table."""

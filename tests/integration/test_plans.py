@@ -72,15 +72,18 @@ async def test_every_table_is_read_by_account_through_an_index(
         assert "account" in scan["Index Cond"], scan
 
 
-async def test_a_claim_reads_no_more_than_its_batch(
-    database: Database, worker_connection: asyncpg.Connection
-) -> None:
+async def test_a_claim_reads_no_more_than_its_batch(database: Database, worker_connection: asyncpg.Connection) -> None:
     """Beside finished rows, waiting appointments and one with thousands of changes, a claim reads what it takes."""
     store = Store(database.pool, worker="w")
     await store.register({"default": AccountSettings()})
-    insert = "INSERT INTO caspen_sync.outbox (appointment_id, changes) SELECT {}, '{{\"note\": null}}' FROM generate_series(1, {}) AS i"
-    for appointment, count in (("'finished_' || i", 5_000), ("'waiting_' || i", 3_000), ("'hot'", 1_500), ("'due_' || i", 100)):
-        await database.pool.execute(insert.format(appointment, count))
+    written = {"'finished_' || i": 5_000, "'waiting_' || i": 3_000, "'hot'": 1_500, "'due_' || i": 100}
+    for appointment, count in written.items():
+        await database.pool.execute(
+            f"""
+            INSERT INTO caspen_sync.outbox (appointment_id, changes)
+            SELECT {appointment}, '{{"note": null}}' FROM generate_series(1, {count}) AS i
+            """
+        )
     while await store.take_in(ACCOUNTS):
         pass
     await database.pool.execute(

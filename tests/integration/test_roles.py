@@ -129,9 +129,9 @@ async def test_the_worker_runs_every_statement(database: Database) -> None:
     ):
         store = Store(pool, worker="w")
         await require_current_schema(pool)
-        await store.register({"default": limits(5)})
-        await store.register({"default": limits(9)})
-        await store.register({"default": limits(7)})
+        await store.register({"default": limits(50)})
+        await store.register({"default": limits(59)})
+        await store.register({"default": limits(57)})
         await store.heartbeat(["default"], running_s=1.0)
         await store.heartbeat(["default"], running_s=2.0)
         assert await pool.fetchval(query("idle"), ["default"]) is False

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.support.audit import assert_final_state, assert_no_overlap, assert_settled
 from tests.support.database import Database
 from tests.support.processes import TOKEN, command, environment, services, stop
+from tests.support.rawserver import Request, answer, raw_server
 from tests.support.waiting import eventually
 from worker.sandbox import NO_SUCH_ROOM, Sandbox, SandboxSettings
 
@@ -26,9 +27,10 @@ async def test_changes_become_the_synced_state(database: Database) -> None:
         assert {entry.appointment: entry.body for entry in sandbox.log}["app_1"] == {"note": None, "room_id": None}
         await assert_settled(database)
         await assert_final_state(database, sandbox.appointments)
-    resource = json.loads(await database.value("SELECT resource FROM caspen_sync.appointment WHERE appointment_id = 'app_1'"))
-    assert "updated_at" in resource
-    assert await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'synced' AND http_status = 200") == 7
+    resources = await database.rows("SELECT resource FROM caspen_sync.appointment")
+    assert all("updated_at" in json.loads(row["resource"]) for row in resources)
+    attempts = await database.rows("SELECT outcome, http_status FROM caspen_sync.attempt")
+    assert [tuple(row) for row in attempts] == [("synced", 200)] * 7
 
 
 async def test_a_breach_of_contract_costs_no_request(database: Database) -> None:
@@ -128,7 +130,8 @@ async def test_a_revoked_token_charges_nobody_and_a_new_one_heals(database: Data
         assert await database.states() == {"pending": 10}
 
         token_file.write_text(TOKEN)
-        await database.pool.execute("UPDATE caspen_sync.account SET paused_until = now()")  # the probe's interval is over
+        # As if the interval until the next probe were over.
+        await database.pool.execute("UPDATE caspen_sync.account SET paused_until = now()")
         assert (await command("run", "--once", env=env)).exit_code == 0
     assert await database.states() == {"synced": 10}
     assert await database.value("SELECT pause_kind FROM caspen_sync.account") is None
@@ -220,11 +223,34 @@ async def test_a_signal_drains_and_releases(database: Database) -> None:
 async def test_a_second_signal_stops_at_once(database: Database) -> None:
     """A second signal does not wait for the answers; what was on the wire is left to its lease, exit 75."""
     await database.write("app_1", {"note": "n"})
-    async with Sandbox(SandboxSettings(tokens=(TOKEN,), latency_s=1.5)) as sandbox:
-        async with services(1, environment(database.dsn, sandbox.base_url)) as (worker,):
-            await eventually(lambda: len(sandbox.log) == 1)
-            worker.send_signal(signal.SIGTERM)
-            worker.send_signal(signal.SIGINT)  # another one: two equal signals at once arrive as one
-            async with asyncio.timeout(1.2):
-                assert await worker.wait() == 75
+    async with (
+        Sandbox(SandboxSettings(tokens=(TOKEN,), latency_s=1.5)) as sandbox,
+        services(1, environment(database.dsn, sandbox.base_url)) as (worker,),
+    ):
+        await eventually(lambda: len(sandbox.log) == 1)
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)  # another one: two equal signals at once arrive as one
+        async with asyncio.timeout(1.2):
+            assert await worker.wait() == 75
     assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE leased_until IS NOT NULL") == 1
+
+
+async def test_an_answer_that_postgres_cannot_hold_holds_up_nobody(database: Database) -> None:
+    """A NUL in an answer: the batch's other changes are written; the one concerned waits, and says why."""
+
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        odd = "\\u0000" if request.path.endswith("app_odd") else ""
+        writer.write(answer("200 OK", b'{"id": "x", "extra": "%s"}' % odd.encode()))
+        await writer.drain()
+        writer.close()
+
+    for number in range(6):
+        await database.write(f"app_{number}", {"room_id": number})
+    await database.write("app_odd", {"room_id": 7})
+    async with raw_server(respond) as server:
+        ended = await command("run", "--once", env=environment(database.dsn, server.base_url))
+    assert ended.exit_code == 75
+    assert "answer_not_storable" in ended.stderr
+    assert await database.states() == {"synced": 6, "pending": 1}
+    row = (await database.rows("SELECT attempts, last_error FROM caspen_sync.outbox WHERE state = 'pending'"))[0]
+    assert tuple(row) == (1, "the answer cannot be stored in Postgres")

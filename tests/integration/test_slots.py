@@ -118,9 +118,20 @@ async def test_lowering_and_raising_creates_no_budget(database: Database) -> Non
     store = await registered(database, limits(10))
     await due(database, store, 25)
     assert len(await claim(store, 10)) == 10
+    taken_until = await database.value("SELECT max(free_at) FROM caspen_sync.rate_slot")
     await registered(database, limits(5))
+    kept = await slot_numbers(database)
     await registered(database, limits(10))
     assert await claim(store, 10) == []
+    rest_until = "SELECT min(free_at) FROM caspen_sync.rate_slot WHERE slot <> ALL ($1::int[])"
+    assert await database.value(rest_until, kept) >= taken_until
+
+
+async def test_raising_alone_creates_no_budget_before_a_window_is_over(database: Database) -> None:
+    """Slots that are added to an account in use may stand in for ones that another host just took away."""
+    await registered(database, limits(5))
+    await registered(database, limits(10))
+    assert await free_slots(database) == 5
 
 
 # --- Taking ------------------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import pytest
 
 from tests.support.claims import accepted, blocked, claim, ids, limits, registered, settle
 from tests.support.database import Database
+from tests.support.waiting import eventually
 from worker.store import Store
 
 
@@ -38,7 +40,7 @@ async def test_the_limit_may_change_under_load(database: Database) -> None:
     await registered(database, limits(30, **settings))
     on_the_wire: set[str] = set()
     sent: list[int] = []
-    total = 1500
+    total = 600
     await database.pool.execute(
         "INSERT INTO caspen_sync.outbox (appointment_id, changes) "
         "SELECT 'app_' || n, '{\"note\": null}' FROM generate_series(1, $1::int) n",
@@ -59,9 +61,13 @@ async def test_the_limit_may_change_under_load(database: Database) -> None:
             if claims:
                 assert await settle(store, *map(accepted, claims), rest_s=0.02) == []
 
+    def progress_of(goal: int) -> bool:
+        return len(sent) >= goal
+
     async def resize(number: int) -> None:
         size = 0
-        while len(sent) < total:
+        for goal in range(0, total, 10):
+            await eventually(partial(progress_of, goal), limit_s=50, every_s=0.001, what="progress")
             size = (size * 7 + 11 + number) % 29
             await registered(database, limits(1 + size, **settings))
 

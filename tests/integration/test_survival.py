@@ -173,12 +173,14 @@ async def test_a_notification_wakes_the_service(database: Database) -> None:
 
 async def test_polling_finds_what_no_notification_announces(database: Database) -> None:
     """With NOTIFY switched off, the poll finds the change."""
-    async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
-        async with services(1, environment(database.dsn, sandbox.base_url)) as (worker,):
-            await eventually(lambda: database.value("SELECT count(*) FROM caspen_sync.worker"))
-            conn = await asyncpg.connect(database.dsn)
-            await conn.execute("SET caspen_sync.notify = 'off'")
-            await database.write("app_1", {"note": "quiet"}, conn=conn)
-            await conn.close()
-            await eventually(lambda: _synced_note(database, "quiet"))
-            assert await stop(worker) == 0
+    async with (
+        Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox,
+        services(1, environment(database.dsn, sandbox.base_url)) as (worker,),
+    ):
+        await eventually(lambda: database.value("SELECT count(*) FROM caspen_sync.worker"))
+        conn = await asyncpg.connect(database.dsn)
+        await conn.execute("SET caspen_sync.notify = 'off'")
+        await database.write("app_1", {"note": "quiet"}, conn=conn)
+        await conn.close()
+        await eventually(lambda: _synced_note(database, "quiet"))
+        assert await stop(worker) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -57,9 +58,9 @@ def assert_no_overlap(log: Iterable[Entry]) -> None:
         by_appointment[entry.appointment].append(entry)
     for appointment, entries in by_appointment.items():
         entries.sort(key=lambda entry: entry.received_at)
-        for earlier, later in zip(entries, entries[1:], strict=False):
+        for earlier, later in itertools.pairwise(entries):
             over_at = max(earlier.answered_at or float("inf"), earlier.applied_at or 0.0)
-            assert over_at <= later.received_at, f"{appointment}: request {later.seq} began before {earlier.seq} was over"
+            assert over_at <= later.received_at, f"{appointment}: {later.seq} began before {earlier.seq} was over"
 
 
 def assert_id_order(log: Iterable[Entry]) -> None:

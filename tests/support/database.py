@@ -34,7 +34,11 @@ class Database:
     ) -> int:
         """What an application does; returns the id that the change got. `conn`: within its transaction."""
         return await (conn or self.pool).fetchval(
-            "INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane) VALUES ($1, $2, $3, $4) RETURNING id",
+            """
+            INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane)
+            VALUES ($1, $2, $3, $4)
+            RETURNING id
+            """,
             account,
             appointment_id,
             json.dumps(changes),

@@ -42,7 +42,9 @@ class Ended:
     stderr: str
 
 
-async def command(*args: str, env: Mapping[str, str] | None = None, limit_s: float = 60, cwd: str | None = None) -> Ended:
+async def command(
+    *args: str, env: Mapping[str, str] | None = None, limit_s: float = 60, cwd: str | None = None
+) -> Ended:
     """Runs `caspen-sync ARGS` to its end."""
     process = await start(*args, env=env, cwd=cwd)
     async with asyncio.timeout(limit_s):
@@ -67,7 +69,9 @@ async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | Non
 
 
 @contextlib.asynccontextmanager
-async def services(count: int, env: Mapping[str, str], *args: str) -> AsyncIterator[Sequence[asyncio.subprocess.Process]]:
+async def services(
+    count: int, env: Mapping[str, str], *args: str
+) -> AsyncIterator[Sequence[asyncio.subprocess.Process]]:
     """`count` services, killed at the end unless they have ended by themselves."""
     processes = [await start("run", *args, env=env) for _ in range(count)]
     drains = [asyncio.create_task(process.communicate()) for process in processes]

@@ -10,7 +10,11 @@ from typing import Any
 
 
 async def eventually(
-    condition: Callable[[], Any | Awaitable[Any]], *, limit_s: float = 20.0, every_s: float = 0.02, what: str = "condition"
+    condition: Callable[[], Any | Awaitable[Any]],
+    *,
+    limit_s: float = 20.0,
+    every_s: float = 0.02,
+    what: str = "condition",
 ) -> Any:
     """The condition's first true value. Fails after `limit_s` seconds."""
     ends_at = time.monotonic() + limit_s

@@ -45,7 +45,7 @@ def complaint(values: dict[str, Any]) -> str:
 
 def test_the_places_where_a_file_is_looked_for() -> None:
     """As promised; the other tests put a file of their own in the second one's place."""
-    assert PLACES == (Path("config.toml"), Path("/etc/caspen-sync/config.toml"))
+    assert (Path("config.toml"), Path("/etc/caspen-sync/config.toml")) == PLACES
 
 
 def test_the_first_file_that_is_found_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:

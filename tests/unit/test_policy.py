@@ -32,7 +32,7 @@ from worker.outcome import Exchange, NotSent, Outcome, Rejected, Retry, Throttle
 from worker.policy import REFUSED_BASE_S, REFUSED_MAX_S, THROTTLE_MAX_S, Sent, failed, release, settle
 
 ALL: list[Outcome] = [synced(note="note 2"), NOT_SENT, RETRY, UNKNOWN, THROTTLED, REFUSED, REJECTED, NO_SUCH]
-CHANCE = random.Random(1)  # noqa: S311
+CHANCE = random.Random(1)
 
 
 def settled(*outcomes: Outcome, changes: tuple[Change, ...] | None = None, **of_claim: Any) -> Settlement:

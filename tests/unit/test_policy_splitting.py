@@ -30,7 +30,7 @@ class Appointment:
     requests: int = 0
     part_size: int | None = None
     failures: int = 0
-    chance: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     def step(self, fault: Outcome | None = None) -> None:
         """One claim, one request, one settlement; `fault` instead of what the API would say."""

@@ -100,7 +100,7 @@ def test_a_lease_is_two_timeouts_and_a_margin(timeout_s: float) -> None:
 def test_a_backoff_is_within_its_bounds(failures: int, base_s: float, longest_s: float, seed: int) -> None:
     """Between 0 and base · 2^failures, and never longer than the longest, however many failures there were."""
     limits = replace(LIMITS, backoff_base_s=base_s, backoff_max_s=longest_s)
-    wait_s = backoff_s(failures, limits, random.Random(seed))  # noqa: S311
+    wait_s = backoff_s(failures, limits, random.Random(seed))
     assert 0 <= wait_s <= longest_s
     if failures < 1000:
         assert wait_s <= base_s * 2.0**failures * (1 + EPSILON)
@@ -109,7 +109,7 @@ def test_a_backoff_is_within_its_bounds(failures: int, base_s: float, longest_s:
 @pytest.mark.parametrize(("failures", "cap"), [(0, 2), (1, 4), (5, 64), (8, 512), (9, 900), (60, 900), (100_000, 900)])
 def test_a_backoff_is_spread_over_all_of_its_range(failures: int, cap: float) -> None:
     """Full jitter: appointments that failed together do not come back together, not even at the cap."""
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     waits = sorted(backoff_s(failures, LIMITS, chance) for _ in range(4000))
     for tenth in range(1, 10):
         assert waits[400 * tenth] == pytest.approx(cap * tenth / 10, rel=0.1, abs=cap * 0.03)
@@ -118,5 +118,5 @@ def test_a_backoff_is_spread_over_all_of_its_range(failures: int, cap: float) ->
 def test_a_backoff_is_reproducible() -> None:
     """Chance is handed in: the same seed, the same waits."""
     limits: Limits = LIMITS
-    once, again = ([backoff_s(n, limits, random.Random(3)) for n in range(9)] for _ in range(2))  # noqa: S311
+    once, again = ([backoff_s(n, limits, random.Random(3)) for n in range(9)] for _ in range(2))
     assert once == again

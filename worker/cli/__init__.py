@@ -52,7 +52,7 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
 
     command = commands.add_parser("migrate", help="bring the schema up to date", description=_MIGRATE, epilog=EPILOG)
-    command.add_argument("--roles", action="store_true", help="also create or update the roles writer, worker and reader")
+    command.add_argument("--roles", action="store_true", help="also make or update the roles writer, worker, reader")
     _add_common(command)
     command.set_defaults(handler=_migrate)
 
@@ -75,7 +75,7 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.set_defaults(handler=_sandbox)
 
     command = commands.add_parser("demo", help="all of it, with nothing to configure", description=_DEMO)
-    command.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C, and say how to play with it")
+    command.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C, and say how to use it")
     command.add_argument("--changes", type=_count, default=300, metavar="N", help="how many changes (default 300)")
     command.set_defaults(handler=_demo)
     return parser
@@ -102,9 +102,7 @@ so that it takes well under a minute. Leaves nothing behind.
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     command.add_argument("--dsn", metavar="URI", help="overrides database.dsn")
-    command.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), help="overrides log.level"
-    )
+    command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="overrides log.level")
     command.add_argument("--log-format", choices=("auto", "json", "console"), help="overrides log.format")
 
 

@@ -13,6 +13,7 @@ from worker.errors import ExitCode
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs the demo to its end or to a signal."""
     with _display() as (show, say):
         asyncio.run(run_demo(changes=args.changes, keep=args.keep, show=show, say=say))
     return ExitCode.OK
@@ -50,12 +51,16 @@ def _plain_lines() -> Display:
 @contextmanager
 def _bar() -> Iterator[Display]:
     try:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
     except ImportError:
         yield _plain_lines()
         return
     bar = Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[requests]} requests"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[requests]} requests"),
         TimeElapsedColumn(),
     )
     with bar:

@@ -13,6 +13,7 @@ from worker.migrate import migrate
 
 
 def run(args: argparse.Namespace) -> int:
+    """Migrates, and says what was done."""
     return asyncio.run(_run(settings_from(args), with_roles=args.roles))
 
 

@@ -15,10 +15,11 @@ from worker.token import TokenSource
 
 
 def run(args: argparse.Namespace) -> int:
+    """Works, and says in one line why when it does not end with 0."""
     if args.max_runtime is not None and not args.once:
         raise UsageError("run: --max-runtime goes with --once")
     settings = settings_from(args)
-    if args.once and "level" not in settings.log.model_fields_set:
+    if args.once and args.log_level is None and settings.log.level == "info":
         # A cron job that went well says nothing.
         settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})
     tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
