@@ -87,7 +87,7 @@ async def test_version() -> None:
         ["sandbox", "--fault", "gremlins=1"],
         ["sandbox", "--fault", "http_500=2"],
         ["sandbox", "--fault", "http_500=0.6", "--fault", "cut=0.6"],
-        ["sandbox", "--host", "0.0.0.0"],  # noqa: S104
+        ["sandbox", "--host", "0.0.0.0"],
         ["sandbox", "--host", "nosuch.invalid"],
     ],
 )
