@@ -181,12 +181,14 @@ async def test_welcome_leaves_a_throttle_alone(database: Database) -> None:
 
 
 async def test_the_worst_pause_of_a_batch_counts(database: Database) -> None:
-    """A 401 and a 429 in one batch pause the account as refused."""
+    """A 401 and a 429 in one batch pause the account as refused, for as long as the 429 asked."""
     store = await registered(database)
     await due(database, store)
     first, second = await claim(store, 2)
     await settle(store, stopped(first, "throttled", wait_s=600), stopped(second, "refused", wait_s=30))
-    assert (await account(database))["pause_kind"] == "refused"
+    paused = await account(database)
+    assert paused["pause_kind"] == "refused"
+    assert paused["lasts_s"] > 590
 
 
 async def test_a_refusal_from_before_a_pause_does_not_prolong_it(database: Database) -> None:

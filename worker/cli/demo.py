@@ -62,12 +62,19 @@ def _bar() -> Iterator[Display]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[requests]} requests"),
         TimeElapsedColumn(),
+        transient=True,  # the summary says it all once it is done
     )
     with bar:
         task = bar.add_task("changes", total=None, requests=0, visible=False)
 
         def show(progress: Progress) -> None:
-            bar.update(task, total=progress.total, completed=progress.done, requests=progress.requests, visible=True)
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                requests=progress.requests,
+                visible=progress.pending > 0,
+            )
 
         def say(line: str) -> None:
             bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
