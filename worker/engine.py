@@ -23,7 +23,7 @@ from worker import clock, policy
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement
 from worker.config import Settings
-from worker.errors import DATABASE_FAULTS, CaspenSyncError, ConfigError, DatabaseUnreachable, ExitCode
+from worker.errors import DATABASE_FAULTS, ConfigError, DatabaseUnreachable, ExitCode, first_of
 from worker.sender import Sender
 from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
@@ -113,7 +113,7 @@ class Engine:
 
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
-        await self._working(self._serve_until_stopped())
+        await self._working(self._serve_until_stopped)
         return Report(exit_code=ExitCode.OK, tally=self.tally)
 
     async def run_once(self, *, max_runtime_s: float | None = None) -> Report:
@@ -126,13 +126,13 @@ class Engine:
             report.append(self._verdict(*await self._work_until_nothing_is_due()))
 
         try:
-            await self._working(until_drained())
+            await self._working(until_drained)
         finally:
             if timer:
                 timer.cancel()
         return report[0]
 
-    async def _working(self, loop: Awaitable[None]) -> None:
+    async def _working(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the loop and what it needs beside it. When one part dies, all end, and its error is raised."""
         started_at = clock.now()
         try:
@@ -140,13 +140,13 @@ class Engine:
                 await self._patiently(self._store.register, self._settings.accounts)
                 heart = parts.create_task(self._heartbeats(started_at))
                 writer = parts.create_task(self._writer.run())
-                await loop
+                await loop()
                 await self._all_settled()
                 self._writer.close()
                 await writer
                 heart.cancel()
         except BaseExceptionGroup as group:
-            raise _first_of(group) from group
+            raise first_of(group) from group
         with contextlib.suppress(*DATABASE_FAULTS):
             await self._store.farewell(self._accounts)
 
@@ -319,12 +319,3 @@ class Engine:
 
 class _Stopped(DatabaseUnreachable):
     """Told to stop while the database was out of reach."""
-
-
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a person should hear of: an error of ours before any other."""
-    ours = group.subgroup(CaspenSyncError)
-    error: BaseException = ours or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -82,3 +82,11 @@ class DemoUnavailable(CaspenSyncError):
 # What may happen to any statement at any time, and may be better a moment later: a database that is away, or one that
 # an administrator is just changing.
 DATABASE_FAULTS = (DatabaseUnreachable, DatabaseRefused, SchemaMissing)
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what ended a group of tasks, the one thing that a person should hear of: an error of ours before any other."""
+    error: BaseException = group.subgroup(CaspenSyncError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -14,7 +14,7 @@ from worker.caspen import Caspen
 from worker.config import Settings
 from worker.database import pool
 from worker.engine import Engine, Report
-from worker.errors import ExitCode
+from worker.errors import ExitCode, first_of
 from worker.listen import listen
 from worker.migrate import require_current_schema
 from worker.store import Store
@@ -65,13 +65,14 @@ async def _serve(engine: Engine, settings: Settings) -> Report:
     """The service, with LISTEN beside it where the database is spoken to directly."""
     if settings.database.pgbouncer:
         return await engine.run_service()
-    ears = asyncio.create_task(listen(settings.database, engine.wake, log=log()))
     try:
-        return await engine.run_service()
-    finally:
-        ears.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ears
+        async with asyncio.TaskGroup() as parts:
+            ears = parts.create_task(listen(settings.database, engine.wake, log=log()))
+            report = await engine.run_service()
+            ears.cancel()
+    except BaseExceptionGroup as group:
+        raise first_of(group) from group
+    return report
 
 
 @contextlib.contextmanager
