@@ -1,4 +1,5 @@
 -- Least-privilege roles. Applied by `caspen-sync migrate --roles`, or by hand: psql -f roles.sql. Safe to run again.
+-- Making a role takes the right CREATEROLE; where an administrator has made the three already, granting takes none.
 -- None can log in by itself; grant them to the users that can:
 --     GRANT caspen_sync_writer TO clinic_app;
 --     GRANT caspen_sync_worker TO caspen_sync_service;
@@ -8,6 +9,7 @@ DECLARE
     wanted text;
 BEGIN
     FOREACH wanted IN ARRAY ARRAY['caspen_sync_writer', 'caspen_sync_worker', 'caspen_sync_reader'] LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted);
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN

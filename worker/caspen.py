@@ -37,7 +37,7 @@ _MEANING = {
     400: "cannot be processed",
     401: "token missing or invalid",
     403: "token not allowed to do this",
-    404: "no such appointment",
+    404: "not found: no such appointment, or api.base_url is wrong",
     409: "conflicts with the current state",
     422: "validation failed",
     500: "server-side fault",

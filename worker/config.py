@@ -161,7 +161,7 @@ def find_config(flag: Path | None, environ: Mapping[str, str] = os.environ) -> P
     if named is not None:
         if not named.is_file():
             origin = "--config" if flag else f"${ENV_CONFIG}"
-            raise ConfigError(f"{origin} names {named}, which is no file; write one from config.example.toml")
+            raise ConfigError(f"{origin} names {named}, which is no file; the source has a config.example.toml to copy")
         return named
     return next((path for path in DEFAULT_FILES if path.is_file()), None)
 

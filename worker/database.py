@@ -20,7 +20,6 @@ STATEMENT_TIMEOUT_S = 60.0
 _REFUSALS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
 )
 _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)
 # Everything else that goes wrong between us and Postgres may be better in a moment: a restart, a failover to a server
@@ -45,8 +44,17 @@ def understood() -> Iterator[None]:
     """Turns what asyncpg raises into our own errors. What the data is to blame for passes, as asyncpg's error."""
     try:
         yield
+    except asyncpg.LockNotAvailableError as error:
+        raise DatabaseUnreachable(
+            "database: somebody holds a lock that this needs; nothing was done, try again"
+        ) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseRefused(
+            f"database: Postgres refused: {_reason(error)}; migrate runs as the schema's owner (--roles besides needs "
+            "CREATEROLE), everything else as a member of caspen_sync_worker"
+        ) from error
     except _REFUSALS as error:
-        raise DatabaseRefused(f"database: Postgres refused: {error}") from error
+        raise DatabaseRefused(f"database: Postgres refused: {_reason(error)}") from error
     except _SCHEMA as error:
         raise SchemaMissing("database: the schema is missing or incomplete; run caspen-sync migrate") from error
     except asyncpg.DataError:

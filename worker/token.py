@@ -19,7 +19,7 @@ class TokenSource:
         if settings.token is not None:
             self._token = self._checked(settings.token.get_secret_value(), "token")
         elif settings.token_file is not None:
-            self._file = settings.token_file
+            self._file = settings.token_file.expanduser()
             self._token = ""
             self.refresh()
         else:

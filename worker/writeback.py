@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -117,6 +118,7 @@ class WriteBack:
     def _count(self, batch: Sequence[Settlement], lost: Sequence[Settlement]) -> None:
         tally = self._tally
         lost_claims = {id(settlement) for settlement in lost}
+        self._report_failures(batch)
         for settlement in batch:
             tally.requests += len(settlement.attempts)
             tally.answered += sum(attempt.http_status is not None for attempt in settlement.attempts)
@@ -136,6 +138,13 @@ class WriteBack:
             tally.folded += max(0, synced - 1)
             tally.mismatches += bool(settlement.mismatches)
             self._report(settlement)
+
+    def _report_failures(self, batch: Sequence[Settlement]) -> None:
+        """One line a batch, so that an outage is seen without a line for each request."""
+        failed = [s for s in batch if s.failures > s.claim.failures]
+        if failed:
+            reasons = Counter(verdict.error for s in failed for verdict in s.verdicts[-1:])
+            self._log.warning("requests_failed", appointments=len(failed), reasons=dict(reasons.most_common(3)))
 
     def _report(self, settlement: Settlement) -> None:
         claim = settlement.claim

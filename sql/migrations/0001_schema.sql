@@ -107,7 +107,8 @@ CREATE TABLE caspen_sync.account (
     paused_at     timestamptz,
     pause_kind    text             CHECK (pause_kind IN ('throttled', 'refused')),
     pause_reason  text,
-    pauses        integer          NOT NULL DEFAULT 0 -- pauses of this kind in a row
+    pauses        integer          NOT NULL DEFAULT 0, -- refusals in a row
+    probe_until   timestamptz                          -- a probe is on its way, and decides at the latest by then
 ) WITH (fillfactor = 50);
 
 -- The budget: exactly rate_limit rows for each account. A request takes a row whose free_at has passed.

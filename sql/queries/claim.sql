@@ -20,10 +20,10 @@ WITH asked AS MATERIALIZED (
     WHERE wanted.capacity > 0
       AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
 ), probe AS (
-    -- A refused account whose pause is over sends one request. Pushing the pause on in the statement that takes the
-    -- probe keeps every other process waiting; a second one that got this far finds the pause renewed.
+    -- A refused account whose pause is over sends one request. Saying so in the statement that takes the probe keeps
+    -- every other process waiting; a second one that got this far waits for this row, and finds a probe on its way.
     UPDATE caspen_sync.account a
-    SET paused_until = now() + make_interval(secs => $5)
+    SET probe_until = now() + make_interval(secs => $5)
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     CROSS JOIN LATERAL (
         SELECT FROM caspen_sync.queue q
@@ -36,6 +36,7 @@ WITH asked AS MATERIALIZED (
     ) AS something_free
     WHERE a.account = wanted.account AND wanted.capacity > 0
       AND a.pause_kind = 'refused' AND a.paused_until <= now()
+      AND (a.probe_until IS NULL OR a.probe_until <= now())
     RETURNING a.account, 1 AS capacity, true AS probe, 0 AS reserve,
               make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
 ), speaking AS MATERIALIZED (

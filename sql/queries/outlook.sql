@@ -6,8 +6,8 @@
 -- Backfill needs one slot more than the reserve, so its time is that of the slot behind the reserve.
 SELECT a.account,
        (extract(epoch FROM least(
-            CASE WHEN live.due_at IS NOT NULL THEN greatest(live.due_at, slots.first, a.paused_until) END,
-            CASE WHEN backfill.due_at IS NOT NULL THEN greatest(backfill.due_at, slots.behind_reserve, a.paused_until) END
+            CASE WHEN live.due_at IS NOT NULL THEN greatest(live.due_at, slots.first, a.paused_until, a.probe_until) END,
+            CASE WHEN backfill.due_at IS NOT NULL THEN greatest(backfill.due_at, slots.behind_reserve, a.paused_until, a.probe_until) END
         ) - clock_timestamp()))::float8 AS ready_in_s,
        coalesce(least(live.due_at, backfill.due_at) <= clock_timestamp(), false) AS due,
        (extract(epoch FROM a.paused_until - clock_timestamp()))::float8 AS paused_for_s,

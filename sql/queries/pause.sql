@@ -1,5 +1,5 @@
 -- Pauses accounts; read by every claim, so that all processes obey at once.
--- In, as columns of equal length: $1 account text[], $2 kind text[], $3 reason text[], $4 wait float8[] (s),
+-- In, as columns of equal length, each account once: $1 account text[], $2 kind text[], $3 reason text[], $4 wait float8[] (s),
 --     $5 longest wait float8[] (s), $6 the request that says so started so long ago float8[] (s).
 --
 -- A refused account waits twice as long each time in a row, up to the longest wait. Of several requests that were on
@@ -17,18 +17,16 @@ WITH told AS (
     FOR UPDATE OF a
 )
 UPDATE caspen_sync.account a
-SET paused_at = clock_timestamp(),
+SET paused_at = CASE WHEN a.pause_kind = 'refused' AND l.kind = 'throttled' THEN a.paused_at ELSE clock_timestamp() END,
     pause_kind = CASE WHEN a.pause_kind = 'refused' THEN a.pause_kind ELSE l.kind END,
     pause_reason = CASE WHEN a.pause_kind = 'refused' AND l.kind <> 'refused' THEN a.pause_reason ELSE l.reason END,
     pauses = CASE WHEN l.kind = 'throttled' THEN a.pauses
                   WHEN a.pause_kind = 'refused' THEN a.pauses + 1 ELSE 1 END,
-    paused_until = CASE
-        WHEN l.kind = 'throttled'
-            THEN greatest(a.paused_until, clock_timestamp() + make_interval(secs => l.wait_s))
-        WHEN a.pause_kind = 'refused'
-            THEN clock_timestamp() + make_interval(secs => least(l.longest_s, l.wait_s * 2 ^ least(a.pauses, 30)))
-        ELSE clock_timestamp() + make_interval(secs => l.wait_s) END
+    probe_until = CASE WHEN l.kind = 'refused' THEN NULL ELSE a.probe_until END,
+    paused_until = greatest(a.paused_until, clock_timestamp() + make_interval(secs =>
+        CASE WHEN l.kind = 'refused' AND a.pause_kind = 'refused'
+             THEN least(l.longest_s, l.wait_s * 2 ^ least(a.pauses, 30)) ELSE l.wait_s END))
 FROM locked l
 WHERE a.account = l.account
-  AND (l.kind = 'throttled' OR a.paused_at IS NULL
+  AND (l.kind = 'throttled' OR a.pause_kind IS DISTINCT FROM 'refused'
        OR a.paused_at < clock_timestamp() - make_interval(secs => l.age_s))

@@ -13,7 +13,7 @@ import worker
 from tests.support.claims import blocked
 from tests.support.database import Database
 from tests.support.waiting import eventually
-from worker.errors import SchemaMissing, SchemaTooNew
+from worker.errors import DatabaseRefused, SchemaMissing, SchemaTooNew
 from worker.migrate import known_migrations, migrate, require_current_schema
 from worker.sqlfiles import query, roles, sql_dir
 
@@ -150,7 +150,7 @@ async def test_a_failing_migration_leaves_nothing_half_done(empty_database: str)
     conn, other = await asyncio.gather(*(asyncpg.connect(empty_database) for _ in range(2)))
     await conn.execute("CREATE SCHEMA caspen_sync")
     await conn.execute("CREATE FUNCTION caspen_sync.outbox_arrival() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-    with pytest.raises(asyncpg.PostgresError):
+    with pytest.raises(DatabaseRefused, match=r"0002_triggers\.sql"):
         await migrate(conn)
     assert await applied(conn) == [1]
     assert ("function", "outbox_id") not in {item[:2] for item in await shape(conn)}

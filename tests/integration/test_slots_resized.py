@@ -37,7 +37,7 @@ async def test_the_limit_may_change_under_load(database: Database) -> None:
     """Hosts that register other limits again and again do not disturb claims and settles, nor the other way round:
     no deadlock, no lost settle, and never more requests on the wire than the largest limit."""
     settings = {"rate_window_s": 0.02, "rate_guard_s": 0.0}
-    await registered(database, limits(30, **settings))
+    await registered(database, limits(30, **settings), timeout_s=0.02)
     on_the_wire: set[str] = set()
     sent: list[int] = []
     total = 600
@@ -69,7 +69,7 @@ async def test_the_limit_may_change_under_load(database: Database) -> None:
         for goal in range(0, total, 10):
             await eventually(partial(progress_of, goal), limit_s=50, every_s=0.001, what="progress")
             size = (size * 7 + 11 + number) % 29
-            await registered(database, limits(1 + size, **settings))
+            await registered(database, limits(1 + size, **settings), timeout_s=0.02)
 
     async with asyncio.timeout(50):
         await asyncio.gather(*(work(number) for number in range(5)), *(resize(number) for number in range(2)))

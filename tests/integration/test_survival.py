@@ -131,7 +131,7 @@ async def test_a_writer_that_stays_open_for_a_minute_holds_up_nobody(database: D
 
 
 async def _with_open_writer(database: Database, *, rounds: int | None) -> None:
-    async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000)) as sandbox:
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=100_000)) as sandbox:
         async with services(1, environment(database.dsn, sandbox.base_url)) as (worker,):
             await database.write("app_1", {"note": "earlier"})
             slow = await asyncpg.connect(database.dsn)

@@ -27,11 +27,16 @@ def limits(rate_limit: int = 1000, **others: float) -> AccountSettings:
 
 
 async def registered(
-    database: Database, settings: AccountSettings | None = None, *, account: str = "default", worker: str = "worker-1"
+    database: Database,
+    settings: AccountSettings | None = None,
+    *,
+    account: str = "default",
+    worker: str = "worker-1",
+    timeout_s: float = TIMEOUT_S,
 ) -> Store:
     """A store over the test's pool, with one account written down."""
     store = Store(database.pool, worker=worker)
-    await store.register({account: settings or limits()})
+    await store.register({account: settings or limits()}, timeout_s=timeout_s)
     return store
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"caspen-sync: {line}", file=sys.stderr)
         return int(error.exit_code)
     except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing more can be written, not even at exit.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         return int(ExitCode.OK)
+    except OSError as error:
+        print(f"caspen-sync: {error.strerror or error}", file=sys.stderr)
+        return int(ExitCode.UNREACHABLE)
     except KeyboardInterrupt:
         return 130
 

@@ -9,7 +9,7 @@ from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import connection
 from worker.errors import ExitCode
-from worker.migrate import migrate
+from worker.migrate import apply_roles, migrate_schema
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,11 +19,12 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, *, with_roles: bool) -> int:
     async with connection(settings.database) as conn:
-        applied = await migrate(conn, with_roles=with_roles)
-    for migration in applied:
-        print(f"applied {migration.number:04} {migration.name}")
-    if not applied:
-        print("the schema is up to date")
-    if with_roles:
-        print("the roles caspen_sync_writer, caspen_sync_worker and caspen_sync_reader are up to date")
+        applied = await migrate_schema(conn)
+        for migration in applied:
+            print(f"applied {migration.number:04} {migration.name}")
+        if not applied:
+            print("the schema is up to date")
+        if with_roles:
+            await apply_roles(conn)
+            print("the roles caspen_sync_writer, caspen_sync_worker and caspen_sync_reader are up to date")
     return ExitCode.OK

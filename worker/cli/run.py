@@ -8,7 +8,7 @@ import sys
 
 from worker.cli.settings import settings_from
 from worker.config import Settings
-from worker.database import connection
+from worker.database import connection, understood
 from worker.errors import ExitCode, UsageError
 from worker.migrate import require_current_schema
 from worker.token import TokenSource
@@ -41,4 +41,5 @@ async def _idle(settings: Settings) -> bool:
 
     async with connection(settings.database) as conn:
         await require_current_schema(conn)
-        return bool(await conn.fetchval(query("idle"), list(settings.accounts)))
+        with understood():
+            return bool(await conn.fetchval(query("idle"), list(settings.accounts)))
