@@ -20,13 +20,10 @@ from pydantic import ValidationError
 from yarl import URL
 
 from worker import __version__, clock
-from worker.contract import UPDATE_FIELDS, AppointmentResource
+from worker.contract import UPDATE_FIELDS, AppointmentResource, check_appointment_id
 from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
 
 ANSWER_MAX_BYTES = 1_048_576
-
-# Path segments that a client, a proxy or a server may resolve instead of passing on.
-_DOT_SEGMENTS = {".", ".."}
 
 # What a gateway says when it does not know what became of the request behind it. 52x are a large gateway's own.
 _GATEWAY = {502, 504, *range(520, 528)}
@@ -90,8 +87,8 @@ class Caspen:
         """
         started_at = self._now()
         state = SimpleNamespace(sent=False, deadline=deadline)
-        if appointment_id in _DOT_SEGMENTS:
-            outcome: Outcome = Rejected(status=0, reason="appointment_id: would change the path", whole=True)
+        if problem := check_appointment_id(appointment_id):
+            outcome: Outcome = NotSent(reason=str(problem))
         else:
             outcome = await self._exchange(appointment_id, body, token, state)
         return Exchange(outcome=outcome, started_at=started_at, ended_at=self._now())

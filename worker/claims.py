@@ -105,6 +105,8 @@ class Pause:
     longest_s: float
     started_at: float
     """When the request began that told so, by `clock.now()`."""
+    told_at: float
+    """When its answer came: the wait counts from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

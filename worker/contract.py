@@ -153,6 +153,17 @@ def check_update(changes: object, *, ids: IdPolicy = "integer") -> tuple[Problem
     return ()
 
 
+# Path segments that a client, a proxy or a server may resolve instead of passing on.
+DOT_SEGMENTS = frozenset({".", ".."})
+
+
+def check_appointment_id(appointment_id: str) -> Problem | None:
+    """What is wrong with an id as a part of the request's path; whatever else it holds is escaped."""
+    if appointment_id in DOT_SEGMENTS:
+        return Problem("appointment_id", "would change the path of the request")
+    return None
+
+
 # Reasons in the words of the API's page; whatever is not here keeps the validator's own words.
 _REASONS = {
     "extra_forbidden": "is not a field of the API",

@@ -34,6 +34,7 @@ _PASSING = (
     asyncpg.InternalServerError,
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that ended while it was idle, and a server that is not the primary
     OSError,
     TimeoutError,
 )
@@ -107,7 +108,10 @@ async def connection(settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connec
 async def pool(settings: DatabaseSettings, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
     """A pool of at most `max_size` connections. Raises as `connection` does."""
     with _reaching(), understood(), _readable_dsn():
-        opened = await asyncpg.create_pool(min_size=1, max_size=max_size, **connect_options(settings))
+        # No connection is kept ready: asyncpg would try to keep it in the background, and fail there during an outage.
+        opened = await asyncpg.create_pool(min_size=0, max_size=max_size, **connect_options(settings))
+        async with opened.acquire():
+            pass
     try:
         yield opened
     finally:

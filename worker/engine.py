@@ -34,6 +34,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 HEARTBEAT_S = 10.0
+# Nobody waits longer than this for a last good-bye that the database does not take.
+FAREWELL_S = 2.0
 
 # A claim that found nothing although something is due met rows that another worker is just claiming: ask again soon,
 # and less and less soon, should something else hold those rows.
@@ -81,6 +83,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
         self._contended_s = CONTENDED_MIN_S
+        self._progress_at = clock.now()
         self._patience_s: float | None = None
         self._parts = asyncio.TaskGroup()
         self.tally = Tally()
@@ -123,7 +126,12 @@ class Engine:
         timer = asyncio.get_running_loop().call_later(max_runtime_s, self.stop) if max_runtime_s is not None else None
 
         async def until_drained() -> None:
-            report.append(self._verdict(*await self._work_until_nothing_is_due()))
+            try:
+                report.append(self._verdict(*await self._work_until_nothing_is_due()))
+            except _Stopped:
+                # What is on the wire is still answered, and written back if the database returns in time.
+                await self._all_settled()
+                report.append(self._report(ExitCode.WORK_LEFT, "told to stop while the database was out of reach"))
 
         try:
             await self._working(until_drained)
@@ -149,8 +157,9 @@ class Engine:
                 heart.cancel()
         except BaseExceptionGroup as group:
             raise first_of(group) from group
-        with contextlib.suppress(*DATABASE_FAULTS):
-            await self._store.farewell(self._accounts)
+        with contextlib.suppress(*DATABASE_FAULTS, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._store.farewell(self._accounts)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -237,6 +246,8 @@ class Engine:
     def _settled(self, batch: Sequence[Settlement]) -> None:
         for settlement in batch:
             self._on_the_wire[settlement.claim.account] -= 1
+            if any(verdict.state for verdict in settlement.verdicts):
+                self._progress_at = clock.now()
         self._log.info(
             "batch_settled",
             claims=len(batch),
@@ -275,7 +286,9 @@ class Engine:
         if outlook.ready_in_s is None or not outlook.due:
             return False
         account = self._settings.accounts[outlook.account]
-        longest_s = account.rate_window_s + account.rate_guard_s + self._settings.api.timeout_s
+        longest_s = account.rate_window_s + account.rate_guard_s + 2 * self._settings.api.timeout_s
+        if clock.now() - self._progress_at > longest_s:
+            return False  # somebody else uses the budget up, or holds what is due
         return outlook.ready_in_s <= (0 if outlook.pause_kind == "refused" else longest_s)
 
     async def _sleep(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from worker.config import DatabaseSettings
-from worker.database import connection
+from worker.database import connection, understood
 from worker.errors import DATABASE_FAULTS
 from worker.telemetry import Log
 
@@ -40,7 +40,8 @@ async def _listen_until_lost(settings: DatabaseSettings, wake: Callable[[], None
     async with connection(settings) as conn:
         lost = asyncio.Event()
         conn.add_termination_listener(lambda *_: lost.set())
-        await conn.add_listener(CHANNEL, lambda *_: wake())
+        with understood():
+            await conn.add_listener(CHANNEL, lambda *_: wake())
         log.debug("listening")
         wake()  # whatever was committed while nobody listened
         while not lost.is_set():

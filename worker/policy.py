@@ -118,13 +118,17 @@ def settle(
     sent: Sequence[Sent],
     limits: Limits,
     chance: random.Random,
+    *,
+    api_down: bool = False,
 ) -> Settlement:
     """Decides over a claim whose changes (`sound`, in id order) were sent, in one or several requests.
 
-    The last request decides; the ones before it were quick retries, and count where they were answered.
+    The last request decides; the ones before it were quick retries, and count where they were answered. `api_down`: the
+    API fails whichever appointment is sent, so that failing is no fault of these changes.
     """
     outcome = sent[-1].exchange.outcome
-    charged = sum(isinstance(one.exchange.outcome, Synced | Retry | Unknown | Rejected) for one in sent)
+    blamed = Synced | Rejected if api_down else Synced | Retry | Unknown | Rejected
+    charged = sum(isinstance(one.exchange.outcome, blamed) for one in sent)
     mismatches: tuple[str, ...] = ()
     answer: Answer | None = None
     pause: Pause | None = None
@@ -149,9 +153,14 @@ def settle(
             rest = limits.timeout_s if isinstance(outcome, Unknown) else 0.0
             due_in_s = rest + backoff_s(claim.failures, limits, chance)
             failures += 1
-            verdicts += [_retried(change, charged, outcome.reason, limits.max_attempts) for change in sound]
-            if verdicts and all(verdict.state == "parked" for verdict in verdicts):
-                due_in_s, failures = None, 0
+            tried = [_retried(change, charged, outcome.reason, limits.max_attempts) for change in sound]
+            if len(sound) > 1 and any(verdict.state == "parked" for verdict in tried):
+                # One of them may be what the API stumbles over; only a change that failed by itself is given up.
+                part_size = halved(len(sound))
+                tried = [_verdict(change, None, charged, outcome.reason) for change in sound]
+            elif tried[0].state == "parked":
+                due_in_s, failures, part_size = None, 0, _next_part(claim, len(claim.changes))
+            verdicts += tried
         case Throttled():
             wait_s = min(limits.window_s if outcome.wait_s is None else outcome.wait_s, THROTTLE_MAX_S)
             pause = _pause(claim, sent[-1], "throttled", outcome.reason, wait_s)
@@ -222,6 +231,7 @@ def _pause(claim: Claim, sent: Sent, kind: PauseKind, reason: str, wait_s: float
         wait_s=wait_s,
         longest_s=max(wait_s, REFUSED_MAX_S),
         started_at=sent.exchange.started_at,
+        told_at=sent.exchange.ended_at,
     )
 
 

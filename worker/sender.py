@@ -14,9 +14,10 @@ from worker import clock, policy
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement, Slot
 from worker.config import Settings
+from worker.contract import check_appointment_id
 from worker.errors import CaspenSyncError
-from worker.merge import fold, sift
-from worker.outcome import Exchange, NotSent
+from worker.merge import Breach, Change, fold, sift
+from worker.outcome import Exchange, NotSent, Rejected, Retry, Synced, Unknown
 from worker.store import Store
 from worker.telemetry import Log
 from worker.token import TokenSource
@@ -24,6 +25,9 @@ from worker.token import TokenSource
 # The wait before a quick retry: between 0 and this, doubling, in seconds.
 QUICK_BASE_S = 0.2
 QUICK_MAX_S = 2.0
+
+# So many appointments in a row whose requests fail are taken for an API that is down.
+API_DOWN_APPOINTMENTS = 3
 
 
 class Sender:
@@ -49,6 +53,7 @@ class Sender:
         self._chance = chance
         self._log = log
         self._now = now
+        self._failing: dict[str, set[str]] = {}
 
     async def serve(self, claim: Claim) -> Settlement:
         """Sends what the claim holds and says what to write back. A stop before the first byte gives the claim back."""
@@ -76,13 +81,31 @@ class Sender:
             return policy.failed(claim, type(error).__name__, limits, self._chance)
 
     async def _serve(self, claim: Claim, limits: policy.Limits) -> Settlement:
-        sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
+        sound: tuple[Change, ...] = ()
+        if problem := check_appointment_id(claim.appointment_id):
+            breaches = tuple(Breach(change=change, problems=(problem,)) for change in claim.changes)
+        else:
+            sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
         if not sound or self._stopping.is_set():
             return policy.release(claim, breaches)
         sent = await self._send(claim, fold(sound))
         if not sent:
             return policy.release(claim, breaches)
-        return policy.settle(claim, sound, breaches, sent, limits, self._chance)
+        down = self._api_is_down(claim, sent[-1].exchange)
+        return policy.settle(claim, sound, breaches, sent, limits, self._chance, api_down=down)
+
+    def _api_is_down(self, claim: Claim, exchange: Exchange) -> bool:
+        """Whether requests of several appointments failed in a row, this one included, and none was accepted between.
+
+        An API that is down is no fault of the changes: it must not use up their attempts.
+        """
+        failing = self._failing.setdefault(claim.account, set())
+        if isinstance(exchange.outcome, Retry | Unknown | NotSent):
+            if len(failing) < API_DOWN_APPOINTMENTS:
+                failing.add(claim.appointment_id)
+        elif isinstance(exchange.outcome, Synced | Rejected):
+            failing.clear()
+        return len(failing) >= API_DOWN_APPOINTMENTS
 
     async def _send(self, claim: Claim, body: dict[str, Any]) -> list[policy.Sent]:
         """The requests of one claim: the first, and quick retries as long as claim, budget and patience last."""

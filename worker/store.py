@@ -116,18 +116,28 @@ class Store:
         Returns the settlements whose lease was lost. Raises asyncpg.DataError when Postgres cannot hold an answer; then
         nothing of the batch was written.
         """
-        pauses = [s.pause for s in settlements if s.pause]
-        welcome = sorted({s.claim.account for s in settlements if s.welcome})
+        columns = [*_columns(settlements), self._worker, *_slot_columns(settlements, rest_s)]
         with understood():
-            # First, so that no other process claims what these settlements release into a paused account.
-            for kind in ("throttled", "refused"):
-                if told := _longest_of_each([pause for pause in pauses if pause.kind == kind]):
-                    await self._pool.execute(query("pause"), *_pause_columns(told))
-            if welcome:
-                await self._pool.execute(query("welcome"), welcome)
-            columns = [*_columns(settlements), self._worker, *_slot_columns(settlements, rest_s)]
-            kept = {row["nth"] for row in await self._pool.fetch(query("settle"), *columns)}
-        return [settlement for nth, settlement in enumerate(settlements, start=1) if nth not in kept]
+            if not any(s.pause or s.claim.probe for s in settlements):
+                return _missing(settlements, await self._pool.fetch(query("settle"), *columns))
+            # In one transaction, so that nobody claims what this releases into an account that it pauses.
+            async with self._pool.acquire() as conn, conn.transaction():
+                lost = _missing(settlements, await conn.fetch(query("settle"), *columns))
+                lost_claims = {id(settlement) for settlement in lost}
+                kept = [settlement for settlement in settlements if id(settlement) not in lost_claims]
+                await self._tell_accounts(conn, kept)
+            return lost
+
+    async def _tell_accounts(self, conn: asyncpg.Connection, settlements: Sequence[Settlement]) -> None:
+        """What settlements say of their accounts: that they are to pause, or what came of a probe."""
+        if welcome := sorted({s.claim.account for s in settlements if s.welcome}):
+            await conn.execute(query("welcome"), welcome)
+        if unused := sorted({s.claim.account for s in settlements if s.claim.probe and not s.attempts}):
+            await conn.execute(query("unused_probe"), unused)
+        pauses = [s.pause for s in settlements if s.pause]
+        for kind in ("throttled", "refused"):
+            if told := _longest_of_each([pause for pause in pauses if pause.kind == kind]):
+                await conn.execute(query("pause"), *_pause_columns(told))
 
     async def outlook(self, accounts: Sequence[str]) -> list[Outlook]:
         """When it is worth asking for a claim again, for each account."""
@@ -180,6 +190,12 @@ def _body(text: str | None) -> Any:
         return None
 
 
+def _missing(settlements: Sequence[Settlement], rows: Sequence[Mapping[str, Any]]) -> list[Settlement]:
+    """The settlements whose number did not come back."""
+    kept = {row["nth"] for row in rows}
+    return [settlement for nth, settlement in enumerate(settlements, start=1) if nth not in kept]
+
+
 def _longest_of_each(pauses: Sequence[Pause]) -> list[Pause]:
     """One pause for each account."""
     longest: dict[str, Pause] = {}
@@ -190,7 +206,7 @@ def _longest_of_each(pauses: Sequence[Pause]) -> list[Pause]:
 
 def _pause_columns(pauses: Sequence[Pause]) -> list[list[Any]]:
     now = clock.now()
-    rows = [(p.account, p.kind, p.reason, p.wait_s, p.longest_s, now - p.started_at) for p in pauses]
+    rows = [(p.account, p.kind, p.reason, p.wait_s, now - p.told_at, p.longest_s, now - p.started_at) for p in pauses]
     return [list(column) for column in zip(*rows, strict=True)]
 
 

@@ -17,6 +17,10 @@ from worker.telemetry import Log
 
 MAX_BATCH = 256
 
+# An answer that Postgres cannot hold is asked for again this often, after so many seconds, doubling.
+STORE_ATTEMPTS = 5
+STORE_BASE_S = 30.0
+
 
 @dataclass(slots=True)
 class Tally:
@@ -176,15 +180,20 @@ class WriteBack:
 
 
 def _without_answer(settlement: Settlement) -> Settlement:
-    """The change was accepted, but its answer cannot be kept: it goes out again later, as after a garbled answer."""
-    reason = "the answer cannot be stored in Postgres"
+    """The change was accepted, but its answer cannot be kept: it goes out again, as after a garbled answer, up to
+    STORE_ATTEMPTS times, and is then a person's business."""
+    failures = settlement.claim.failures + 1
+    given_up = failures >= STORE_ATTEMPTS
+    reason = "accepted, but the answer cannot be stored in Postgres"
     return replace(
         settlement,
         answer=None,
-        due_in_s=60.0,
-        failures=settlement.claim.failures + 1,
+        due_in_s=None if given_up else STORE_BASE_S * 2**failures,
+        failures=0 if given_up else failures,
         verdicts=tuple(
-            replace(verdict, state=None, error=reason) if verdict.state == "synced" else verdict
+            replace(verdict, state="parked" if given_up else None, error=reason)
+            if verdict.state == "synced"
+            else verdict
             for verdict in settlement.verdicts
         ),
     )

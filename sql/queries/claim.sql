@@ -1,7 +1,7 @@
 -- Takes permits and appointments together: each claim comes with the slot that its request will use, so nothing is
 -- leased that would wait for budget.
 -- In:  $1 accounts text[], $2 most claims for each of them int[], $3 worker text, $4 request timeout float8 (s),
---      $5 lease float8 (s), $6 most changes of one appointment int, $7 largest body int (bytes, as stored); of a
+--      $5 lease float8 (s), $6 most changes of one appointment int, $7 largest body int (bytes); of a
 --      larger one only the id comes back.
 -- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order.
 --
@@ -9,7 +9,7 @@
 -- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
 WITH asked AS MATERIALIZED (
     SELECT a.account, wanted.capacity, false AS probe, floor(a.rate_limit * a.live_reserve)::int AS reserve,
-           make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
+           make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     JOIN caspen_sync.account a USING (account)
     CROSS JOIN LATERAL (
@@ -38,7 +38,7 @@ WITH asked AS MATERIALIZED (
       AND a.pause_kind = 'refused' AND a.paused_until <= now()
       AND (a.probe_until IS NULL OR a.probe_until <= now())
     RETURNING a.account, 1 AS capacity, true AS probe, 0 AS reserve,
-              make_interval(secs => $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
+              make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
 ), speaking AS MATERIALIZED (
     SELECT account, capacity, probe, reserve, worst_case FROM asked
     UNION ALL
@@ -104,7 +104,7 @@ WITH asked AS MATERIALIZED (
        AND seen.token IS NOT DISTINCT FROM c.token
     CROSS JOIN LATERAL (
         SELECT array_agg(o.id ORDER BY o.id) AS ids,
-               array_agg(CASE WHEN pg_column_size(o.changes) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
+               array_agg(CASE WHEN octet_length(o.changes::text) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
                array_agg(o.attempts ORDER BY o.id) AS attempts
         FROM (
             SELECT o.id, o.changes, o.attempts
@@ -125,7 +125,8 @@ WITH asked AS MATERIALIZED (
     WHERE q.account = m.account AND q.appointment_id = m.appointment_id
     RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size
 ), taken AS (
-    -- The worst case, for whatever happens next: answered at the last moment, counted at the last moment.
+    -- The worst case, for whatever happens next: written at the last moment, one timeout from now, and then held up by
+    -- the network or a gateway for another one before the API counts it.
     UPDATE caspen_sync.rate_slot r
     SET free_at = now() + s.worst_case
     FROM matched m

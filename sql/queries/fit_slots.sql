@@ -9,7 +9,7 @@ WITH counted AS (
 ), added AS (
     INSERT INTO caspen_sync.rate_slot (account, slot, free_at)
     SELECT $1, n, CASE WHEN (SELECT slots FROM counted) = 0 THEN '-infinity'
-                       ELSE now() + (SELECT make_interval(secs => $3 + a.rate_window_s + a.rate_guard_s)
+                       ELSE now() + (SELECT make_interval(secs => 2 * $3 + a.rate_window_s + a.rate_guard_s)
                                      FROM caspen_sync.account a WHERE a.account = $1) END
     FROM generate_series(1, $2::int) AS n
     WHERE NOT EXISTS (SELECT FROM caspen_sync.rate_slot r WHERE r.account = $1 AND r.slot = n)

@@ -19,15 +19,21 @@ WITH claim AS (
     FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[])
         WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, nth)
 ), held AS MATERIALIZED (
-    SELECT c.account, c.appointment_id, c.upto_id, c.due_in_s, c.failures, c.part_size, c.nth
+    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.nth
     FROM claim c
     JOIN caspen_sync.queue q USING (account, appointment_id)
     WHERE q.token = c.token AND q.leased_until > clock_timestamp()
     ORDER BY q.account, q.appointment_id
     FOR UPDATE OF q
+), settled_before AS MATERIALIZED (
+    -- The commit went through, but its answer got lost, and the batch is here again: nothing of these is written twice.
+    SELECT c.account, c.appointment_id, c.nth
+    FROM claim c
+    JOIN caspen_sync.queue q USING (account, appointment_id)
+    WHERE q.token = md5(c.token::text)::uuid
 ), released AS (
     UPDATE caspen_sync.queue q
-    SET token = gen_random_uuid(), -- so that a claim can tell that it sees an older state, see claim.sql
+    SET token = md5(h.token::text)::uuid, -- another one, see claim.sql; and one by which a repeated settle is known
         leased_until = NULL,
         worker = NULL,
         failures = h.failures,
@@ -87,6 +93,8 @@ WITH claim AS (
     FROM unnest($17::text[], $18::text[], $19::text[], $20::float8[], $21::float8[], $22::smallint[], $23::text[],
                 $24::text[])
         AS t (account, appointment_id, change_ids, age_s, duration_ms, http_status, outcome, error)
+    WHERE NOT EXISTS (SELECT FROM settled_before b
+                      WHERE b.account = t.account AND b.appointment_id = t.appointment_id)
 ), used AS MATERIALIZED (
     -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
     SELECT r.account, r.slot, s.rest_s
@@ -102,3 +110,5 @@ WITH claim AS (
     WHERE r.account = u.account AND r.slot = u.slot
 )
 SELECT nth FROM released
+UNION ALL
+SELECT nth FROM settled_before

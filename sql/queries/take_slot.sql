@@ -2,7 +2,7 @@
 -- In:  $1 account text, $2 lane text, $3 request timeout float8 (s).
 -- Out: the slot and when it is free again; no row when none is to be had, or the account is paused.
 WITH asked AS (
-    SELECT a.account, make_interval(secs => $3 + a.rate_window_s + a.rate_guard_s) AS worst_case,
+    SELECT a.account, make_interval(secs => 2 * $3 + a.rate_window_s + a.rate_guard_s) AS worst_case,
            CASE WHEN $2::text = 'live' THEN 0 ELSE floor(a.rate_limit * a.live_reserve)::int END AS reserve
     FROM caspen_sync.account a
     WHERE a.account = $1 AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))

@@ -253,4 +253,4 @@ async def test_an_answer_that_postgres_cannot_hold_holds_up_nobody(database: Dat
     assert "answer_not_storable" in ended.stderr
     assert await database.states() == {"synced": 6, "pending": 1}
     row = (await database.rows("SELECT attempts, last_error FROM caspen_sync.outbox WHERE state = 'pending'"))[0]
-    assert tuple(row) == (1, "the answer cannot be stored in Postgres")
+    assert tuple(row) == (1, "accepted, but the answer cannot be stored in Postgres")

@@ -117,6 +117,7 @@ def stopped(claimed: Claim, kind: PauseKind, *, wait_s: float, longest_s: float 
         wait_s=wait_s,
         longest_s=longest_s,
         started_at=clock.now(),
+        told_at=clock.now(),
     )
     return replace(turned_down, pause=pause)
 

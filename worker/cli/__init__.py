@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from worker import __version__
+from worker.cli.messages import complain
 from worker.errors import CaspenSyncError, ExitCode
 
 EPILOG = """\
@@ -34,15 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.handler(args))
     except CaspenSyncError as error:
-        for line in str(error).splitlines():
-            print(f"caspen-sync: {line}", file=sys.stderr)
+        complain(str(error))
         return int(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing more can be written, not even at exit.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         return int(ExitCode.OK)
     except OSError as error:
-        print(f"caspen-sync: {error.strerror or error}", file=sys.stderr)
+        complain(str(error.strerror or error))
         return int(ExitCode.UNREACHABLE)
     except KeyboardInterrupt:
         return 130

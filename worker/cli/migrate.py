@@ -8,13 +8,19 @@ import asyncio
 from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import connection
-from worker.errors import ExitCode
+from worker.errors import ConfigError, ExitCode
 from worker.migrate import apply_roles, migrate_schema
 
 
 def run(args: argparse.Namespace) -> int:
     """Migrates, and says what was done."""
-    return asyncio.run(_run(settings_from(args), with_roles=args.roles))
+    settings = settings_from(args)
+    if settings.database.pgbouncer:
+        raise ConfigError(
+            "database.pgbouncer: migrate needs a session of its own and would leave locks and settings behind in the "
+            "pool; set it to false and give the server's own address with --dsn"
+        )
+    return asyncio.run(_run(settings, with_roles=args.roles))
 
 
 async def _run(settings: Settings, *, with_roles: bool) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 
+from worker.cli.messages import complain
 from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import connection, understood
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     report = asyncio.run(run_engine(settings, tokens, once=args.once, max_runtime_s=args.max_runtime))
     if report.reason:
-        print(f"caspen-sync: {report.reason}", file=sys.stderr)
+        complain(report.reason)
     return report.exit_code
 
 
