@@ -124,8 +124,8 @@ async def test_a_refused_pause_grows(database: Database) -> None:
         (one,) = await eventually(lambda: claim(store), what="a claim")
         await settle(store, stopped(one, "refused", wait_s=0.1, longest_s=0.5))
         paused = await account(database)
-        waits.append(round(paused["lasts_s"], 2))
-    assert waits == [0.1, 0.2, 0.4, 0.5, 0.5]
+        waits.append(paused["lasts_s"])
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.5, 0.5], abs=0.05)
     assert paused["pauses"] == 5
 
 
@@ -219,12 +219,12 @@ async def test_a_probe_needs_a_due_appointment(database: Database) -> None:
     assert [one.probe for one in await claims_of_many(store)] == [True]
 
 
-async def test_a_lost_lease_still_pauses(database: Database) -> None:
-    """What the API said about the account holds, even when the claim that heard it is no longer held."""
+async def test_a_lost_lease_pauses_nobody(database: Database) -> None:
+    """What a claim heard that is no longer held may be long out of date: the account is not paused for it."""
     store = await registered(database)
     await due(database, store)
     (held,) = await claim(store, lease_s=0.1)
     await eventually(lambda: database.value("SELECT bool_or(leased_until < clock_timestamp()) FROM caspen_sync.queue"))
     late = replace(settlement(held, due_in_s=0.0), pause=stopped(held, "throttled", wait_s=600).pause)
     assert await settle(store, late) == [late]
-    assert await claim(store) == []
+    assert len(await claim(store)) == 1

@@ -25,8 +25,8 @@ from worker import policy
 from worker.claims import Slot
 from worker.store import Store
 
-# What the default settings come to: a request's timeout, the window and the guard.
-WORST_CASE = timedelta(seconds=30 + 60 + 0.5)
+# What the default settings come to: two timeouts of a request, the window and the guard.
+WORST_CASE = timedelta(seconds=2 * 30 + 60 + 0.5)
 REST = timedelta(seconds=60 + 0.5)
 A_LITTLE = timedelta(milliseconds=5)
 
@@ -177,7 +177,7 @@ async def test_nothing_is_leased_without_a_slot(database: Database) -> None:
 
 @pytest.mark.parametrize("retry", [False, True])
 async def test_a_taken_slot_rests_for_the_worst_case(database: Database, retry: bool) -> None:
-    """Answered at the last moment and counted at the last moment: timeout, window and guard from the claim on."""
+    """Answered at the last moment and counted a timeout later: two timeouts, window and guard from the claim on."""
     store = await registered(database, limits(2))
     await database.write("app_1", {"note": "n"})
     before = await clock_of(database)
