@@ -18,7 +18,7 @@ async def test_lowering_spares_a_slot_that_is_just_being_taken(database: Databas
     """A slot that a claim takes while the limit is lowered stands for a request: it stays, and a rested one goes."""
     await registered(database, limits(10))
     claimer = await asyncpg.connect(database.dsn)
-    register = await asyncpg.create_pool(database.dsn, min_size=1, max_size=1)
+    register = await asyncpg.create_pool(database.dsn, min_size=0, max_size=1)
     async with register.acquire() as conn:
         pid = conn.get_server_pid()
     await claimer.execute("BEGIN")
@@ -89,7 +89,7 @@ async def test_hosts_may_name_their_accounts_in_any_order(database: Database, or
     store = Store(database.pool, worker="worker-1")
     await store.take_in(["a", "b"])
     await database.pool.execute("UPDATE caspen_sync.account SET pause_kind = 'refused', paused_until = now()")
-    pool = await asyncpg.create_pool(database.dsn, min_size=1, max_size=1)
+    pool = await asyncpg.create_pool(database.dsn, min_size=0, max_size=1)
     async with pool.acquire() as conn:
         pid = conn.get_server_pid()
     first = await asyncpg.connect(database.dsn)
