@@ -201,8 +201,11 @@ class Engine:
         refused = [o.account for o in outlooks if o.pause_kind == "refused" and o.something_waits]
         work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
         if refused:
-            names = ", ".join(refused)
-            return self._report(ExitCode.REFUSED, f"account {names} is paused: the API refused its token; work is left")
+            reason = (
+                f"account {', '.join(refused)} is paused: the API refused its token (wrong, withdrawn, or not allowed "
+                "from here); replace it, it is read again; work is left"
+            )
+            return self._report(ExitCode.REFUSED, reason)
         if work_left and self.tally.undelivered and not self.tally.answered:
             return self._report(ExitCode.UNREACHABLE, f"the API at {self._settings.api.base_url} is out of reach")
         if work_left:

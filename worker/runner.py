@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 import structlog
 
@@ -60,7 +61,7 @@ async def run(
                     tally=engine.tally,
                     reason="stopped at once; what was on the wire is sent again when its lease ends",
                 )
-        logger.info("worker_stopped", exit_code=int(report.exit_code), requests=report.tally.requests)
+        logger.info("worker_stopped", exit_code=int(report.exit_code), **asdict(report.tally))
         return report
 
 

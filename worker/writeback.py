@@ -35,7 +35,6 @@ class Tally:
     lease_lost: int = 0
     undelivered: int = 0
     """Requests that could not even be sent."""
-    rejected: int = 0
     answered: int = 0
 
 
@@ -126,7 +125,6 @@ class WriteBack:
         for settlement in batch:
             tally.requests += len(settlement.attempts)
             tally.answered += sum(attempt.http_status is not None for attempt in settlement.attempts)
-            tally.rejected += sum(attempt.outcome == "rejected" for attempt in settlement.attempts)
             tally.undelivered += not settlement.attempts and settlement.failures > settlement.claim.failures
             if id(settlement) in lost_claims:
                 tally.lease_lost += 1

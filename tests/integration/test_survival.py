@@ -53,6 +53,8 @@ async def test_lost_database_connections_are_survived(database: Database) -> Non
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, latency_s=0.05)) as sandbox:
         env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "0.3"})
         async with services(2, env) as workers:
+            # A service that cannot reach its database when it starts ends with 69, as the README says.
+            await eventually(lambda: _alive(database, 2), what="both services are up")
             for number in range(120):
                 await database.write(f"app_{number % 40:02}", {"note": f"change {number // 40}"})
                 if number % 20 == 10:
@@ -64,6 +66,10 @@ async def test_lost_database_connections_are_survived(database: Database) -> Non
         await assert_final_state(database, sandbox.appointments)
         assert_no_overlap(sandbox.log)
         assert_id_order(sandbox.log)
+
+
+async def _alive(database: Database, count: int) -> bool:
+    return bool(await database.value("SELECT count(*) = $1 FROM caspen_sync.worker", count))
 
 
 async def _cut_connections(database: Database) -> None:

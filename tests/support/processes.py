@@ -81,7 +81,9 @@ async def services(
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-        await asyncio.gather(*drains)
+        for out, err in await asyncio.gather(*drains):
+            # Shown by pytest when the test fails: how a service ended is in its own words.
+            print(out.decode(), err.decode()[-5000:])
 
 
 async def stop(process: asyncio.subprocess.Process, limit_s: float = 30) -> int:

@@ -6,27 +6,18 @@ import asyncio
 import io
 import math
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 from yarl import URL
 
+from tests.support.sandbox import AUTH, running
 from tests.support.waiting import eventually
-from worker.sandbox import Sandbox, SandboxSettings
+from worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-AUTH = {"Authorization": "Bearer sandbox"}
-
-
-@asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[tuple[Sandbox, aiohttp.ClientSession]]:
-    settings = SandboxSettings(**{"limit": 1000, **options})
-    async with Sandbox(settings) as sandbox, aiohttp.ClientSession(headers=AUTH) as session:
-        yield sandbox, session
+    pass
 
 
 async def post(

@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 from yarl import URL
 
+from tests.support.sandbox import running
 from tests.support.waiting import eventually
-from worker.sandbox import Sandbox, SandboxSettings, token_label
+from worker.sandbox import Sandbox, token_label
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-AUTH = {"Authorization": "Bearer sandbox"}
-
-
-@asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[tuple[Sandbox, aiohttp.ClientSession]]:
-    settings = SandboxSettings(**{"limit": 1000, **options})
-    async with Sandbox(settings) as sandbox, aiohttp.ClientSession(headers=AUTH) as session:
-        yield sandbox, session
 
 
 async def update(sandbox: Sandbox, session: aiohttp.ClientSession, path: str = "app_1", **options: Any) -> int:
