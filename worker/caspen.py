@@ -130,7 +130,7 @@ class Caspen:
         if 200 <= status < 300:
             return await self._resource(response)
         if status == 429:
-            return Throttled(status=status, wait_s=_wait_asked(response))
+            return Throttled(status=status, hints_s=_hints(response))
         if status in (401, 403):
             return Refused(status=status, reason=reason)
         if status in _NOT_DONE:
@@ -208,13 +208,13 @@ async def _fields_named(response: aiohttp.ClientResponse) -> tuple[str, ...]:
     return ()
 
 
-def _wait_asked(response: aiohttp.ClientResponse) -> float | None:
+def _hints(response: aiohttp.ClientResponse) -> tuple[float, ...]:
     """Seconds to wait, out of Retry-After. Nothing, zero and nonsense are no hint."""
     with contextlib.suppress(ValueError):
         seconds = float(response.headers.get("Retry-After", ""))
         if 0 < seconds < float("inf"):
-            return seconds
-    return None
+            return (seconds,)
+    return ()
 
 
 def _reason(error: BaseException) -> str:

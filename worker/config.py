@@ -51,6 +51,13 @@ class ApiSettings(_Section):
     """One request, connect to last byte, in seconds. Too low makes slow answers into unknown outcomes, which rest; too
     high holds a slot and a lease for long after a crash."""
 
+    ca_file: Path | None = None
+    """A PEM file with the certificates to trust instead of the system's, for a private CA."""
+
+    proxy: SecretStr | None = None
+    """http://host:port of a proxy to go through, by CONNECT; may hold a user and a password. The environment's
+    HTTPS_PROXY is not looked at."""
+
     ids: IdPolicy = "integer"
     """What id fields of a body may be: integers as the API's page says, or strings too."""
 
@@ -109,6 +116,21 @@ class RetrySettings(_Section):
 
     max_attempts: int = Field(default=20, ge=1, le=1_000_000)
     """Requests spent on a change before it is parked."""
+
+    down_after: int = Field(default=5, ge=1, le=1000)
+    """Different appointments failing in a row before the API is taken to be down and the account pauses. Too low, and
+    a few changes that the API stumbles over pause everything for a while; too high spends requests on an outage."""
+
+    rejected_after: int = Field(default=10, ge=2, le=1000)
+    """Different appointments rejected in a row, for one reason, before that is taken for a fault of the account (a
+    wrong api.base_url) and it pauses instead of parking them. Too low, and a handful of bad changes pause everything
+    for a while; too high parks and brings back more of them."""
+
+    probe_base_s: float = Field(default=10.0, gt=0, le=3600)
+    """A paused account is probed after this long, then twice as long each time."""
+
+    probe_max_s: float = Field(default=300.0, gt=0, le=86_400)
+    """No wait between two probes is longer: so late is it noticed that the API is back."""
 
 
 class WorkerSettings(_Section):

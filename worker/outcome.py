@@ -5,7 +5,7 @@ Whose fault it is and what follows are two questions; the first is answered by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker.contract import AppointmentResource
 
@@ -16,8 +16,8 @@ class Synced:
 
     name = "synced"
     status: int
-    resource: AppointmentResource
-    text: str
+    resource: AppointmentResource = field(repr=False)
+    text: str = field(repr=False)
     """The whole answer, as JSON that Postgres will take."""
 
 
@@ -54,8 +54,8 @@ class Throttled:
 
     name = "throttled"
     status: int
-    wait_s: float | None
-    """As long as the answer asked for; None when it did not say."""
+    hints_s: tuple[float, ...] = ()
+    """For how long the answer asked to wait, by each of its headers that said so; above 0, and maybe absurd."""
     reason: str = "429 too many requests"
 
 
@@ -77,6 +77,9 @@ class Rejected:
     reason: str
     whole: bool
     """True when what was refused is the address and not the body: no part of the body would fare better."""
+    messages: str | None = field(default=None, repr=False)
+    """What the API said to it, as JSON that Postgres will take: `{"message": …, "errors": {field: [text, …]}}`. For a
+    person's eyes only: it may quote the body."""
 
 
 Outcome = Synced | NotSent | Retry | Unknown | Throttled | Refused | Rejected
@@ -89,3 +92,7 @@ class Exchange:
     outcome: Outcome
     started_at: float
     ended_at: float
+    limit: int | None = None
+    """X-RateLimit-Limit of the answer: how many requests a window holds."""
+    remaining: int | None = None
+    """X-RateLimit-Remaining: how many more the API would have taken when it counted this one."""

@@ -81,6 +81,15 @@ def backoff_s(failures: int, limits: Limits, chance: random.Random) -> float:
     return chance.uniform(0, min(limits.backoff_max_s, limits.backoff_base_s * 2 ** min(failures, 60)))
 
 
+def throttle_s(hints_s: Sequence[float], window_s: float) -> float:
+    """For how long a 429 pauses the account: the longest wait that was asked for and is sane; a whole window, when the
+    answer said nothing."""
+    sane = [hint for hint in hints_s if hint <= THROTTLE_MAX_S]
+    if sane:
+        return max(sane)
+    return THROTTLE_MAX_S if hints_s else window_s
+
+
 def release(claim: Claim, breaches: Sequence[Breach] = ()) -> Settlement:
     """Gives a claim back for which nothing was sent: no change of it is charged; what breaks the contract parks."""
     left = len(claim.changes) > len(breaches)
@@ -162,8 +171,7 @@ def settle(
                 due_in_s, failures, part_size = None, 0, _next_part(claim, len(claim.changes))
             verdicts += tried
         case Throttled():
-            wait_s = min(limits.window_s if outcome.wait_s is None else outcome.wait_s, THROTTLE_MAX_S)
-            pause = _pause(claim, sent[-1], "throttled", outcome.reason, wait_s)
+            pause = _pause(claim, sent[-1], "throttled", outcome.reason, throttle_s(outcome.hints_s, limits.window_s))
             verdicts += _charged_before(sound, charged, outcome.reason)
         case Refused():
             pause = _pause(claim, sent[-1], "refused", outcome.reason, REFUSED_BASE_S)

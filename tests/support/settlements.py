@@ -19,7 +19,7 @@ LIMITS = Limits(timeout_s=30.0, window_s=60.0, backoff_base_s=2.0, backoff_max_s
 NOT_SENT = NotSent(reason="refused")
 RETRY = Retry(status=503, reason="503 temporarily unavailable")
 UNKNOWN = Unknown(reason="no answer within 30 s")
-THROTTLED = Throttled(status=429, wait_s=7.0)
+THROTTLED = Throttled(status=429, hints_s=(7.0,))
 REFUSED = Refused(status=401, reason="401 token missing or invalid")
 REJECTED = Rejected(status=422, reason="422 validation failed: room_id", whole=False)
 NO_SUCH = Rejected(status=404, reason="404 no such appointment", whole=True)

@@ -18,8 +18,8 @@ EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
 LINES = TEXT.splitlines()
 
-# A secret is shown by its name only.
-SHOWN_AS_COMMENT = {"accounts.default.token"}
+# What has no default to show is shown as a comment.
+SHOWN_AS_COMMENT = {"accounts.default.token", "api.ca_file", "api.proxy"}
 NOT_THE_DEFAULT = {"accounts.default.token_file"}
 
 

@@ -90,7 +90,7 @@ def test_backing_off(outcome: Outcome, charged: int, rest_s: float) -> None:
 )
 def test_throttled(wait_s: float | None, waits: float) -> None:
     """The account waits as told, or a window, but not for ever; no change is charged; it is due with the account."""
-    settlement = settled(Throttled(status=429, wait_s=wait_s), failures=3)
+    settlement = settled(Throttled(status=429, hints_s=() if wait_s is None else (wait_s,)), failures=3)
     assert states(settlement) == []
     assert (settlement.due_in_s, settlement.failures) == (0, 3)
     assert settlement.pause is not None
