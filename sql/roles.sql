@@ -35,4 +35,6 @@ GRANT SELECT (id, account, appointment_id, lane, source, created_at, state, atte
     ON caspen_sync.outbox TO caspen_sync_reader;
 GRANT SELECT (account, appointment_id, synced_at, last_change_id) ON caspen_sync.appointment TO caspen_sync_reader;
 GRANT SELECT ON caspen_sync.attempt, caspen_sync.queue, caspen_sync.account, caspen_sync.rate_slot,
-    caspen_sync.worker, caspen_sync.migration TO caspen_sync_reader;
+    caspen_sync.worker, caspen_sync.run_up, caspen_sync.migration TO caspen_sync_reader;
+GRANT SELECT (id, account, change_id, action, at, who, reason, left_out)
+    ON caspen_sync.intervention TO caspen_sync_reader;

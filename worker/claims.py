@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -10,8 +11,10 @@ from uuid import UUID
 from worker.merge import Change
 
 Lane = Literal["live", "backfill"]
-PauseKind = Literal["throttled", "refused"]
-NewState = Literal["synced", "parked"] | None
+PauseKind = Literal["throttled", "down", "rejected", "refused", "manual"]
+RunUpKind = Literal["down", "rejected"]
+SignKind = Literal["accepted", "heard", "down", "rejected"]
+NewState = Literal["synced", "parked", "discarded"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,12 @@ class Claim:
     """Claims in a row that ended in a wait."""
     part_size: int | None
     """After a refusal: how many changes this claim folds at most."""
-    probe: bool
-    """Whether this request finds out if a refused account is welcome again."""
+    probing: PauseKind | None
+    """For what the account is paused, when this request finds out whether it is welcome again."""
+    pause_reason: str | None
+    """What that pause began with."""
+    suspect: bool
+    """Whether it was turned away with its account, and the API has accepted another appointment since."""
     changes: tuple[Change, ...]
     """Pending changes in id order; empty when others dealt with them in the meantime."""
     newest_id: int
@@ -73,17 +80,21 @@ class Verdict:
     """None: it stays pending."""
     charged: int
     error: str | None
+    messages: str | None = field(default=None, repr=False)
+    """What the API said to it, as JSON; see `outcome.Rejected`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The synced state to write."""
 
-    fields: str
+    fields: str = field(repr=False)
     """JSON of the typed columns."""
-    resource: str
+    resource: str = field(repr=False)
     """JSON of the whole answer."""
     last_change_id: int
+    set_by: Mapping[str, int]
+    """Which change set each field that was sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +118,52 @@ class Pause:
     """When the request began that told so, by `clock.now()`."""
     told_at: float
     """When its answer came: the wait counts from here."""
+    token: str | None = None
+    """Fingerprint of the token that was refused."""
+    absurd_s: float | None = None
+    """A wait that was asked for and is not obeyed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """A pause as it was written: what every process obeys from now on."""
+
+    account: str
+    kind: PauseKind
+    reason: str
+    for_s: float
+    pauses: int
+    """How often in a row."""
+    began: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """What the outcome of one claim says of the API, apart from what becomes of the claim.
+
+    accepted: it took an appointment. heard: it answered, and it was no failure. down: it failed. rejected: it would not
+    take this, for a reason that may be everybody's.
+    """
+
+    kind: SignKind
+    started_at: float
+    """When the request began, by `clock.now()`."""
+    told_at: float
+    """When the answer came."""
+    reason: str = ""
+    change_ids: tuple[int, ...] = ()
+    charged: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetTold:
+    """What an answer said of the budget, as the API counts it."""
+
+    account: str
+    limit: int | None
+    remaining: int | None
+    started_at: float
+    """When the request began, by `clock.now()`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +181,26 @@ class Settlement:
     answer: Answer | None = None
     attempts: tuple[Attempt, ...] = ()
     slots: tuple[UsedSlot, ...] = ()
+    turned_away: bool = False
+    """Together with its account: it waits for the account, and is not the one to probe with."""
     pause: Pause | None = None
     welcome: bool = False
     """A probe went through: the account's pause is over."""
+    sign: Sign | None = None
+    own_fault: str | None = None
+    """The rejection that was found to be the changes' own fault."""
+    told: BudgetTold | None = None
     mismatches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a batch of settlements did, besides what it was to do."""
+
+    lost: tuple[Settlement, ...] = ()
+    """Those whose lease was lost: nothing of them was written but the attempt and the slot."""
+    paused: tuple[Paused, ...] = ()
+    welcomed: tuple[str, ...] = ()
+    """Accounts whose pause is over."""
+    reinstate: tuple[tuple[str, RunUpKind], ...] = ()
+    """Accounts that are paused for what went wrong in a row, and whose changes are to get back what that cost them."""

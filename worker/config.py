@@ -117,7 +117,7 @@ class RetrySettings(_Section):
     max_attempts: int = Field(default=20, ge=1, le=1_000_000)
     """Requests spent on a change before it is parked."""
 
-    down_after: int = Field(default=5, ge=1, le=1000)
+    down_after: int = Field(default=3, ge=1, le=1000)
     """Different appointments failing in a row before the API is taken to be down and the account pauses. Too low, and
     a few changes that the API stumbles over pause everything for a while; too high spends requests on an outage."""
 

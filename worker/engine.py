@@ -14,16 +14,17 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from worker import clock, policy
+from worker import clock, times
+from worker.budget import BudgetWatch
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement
 from worker.config import Settings
 from worker.errors import DATABASE_FAULTS, ConfigError, DatabaseUnreachable, ExitCode, first_of
+from worker.report import Report, verdict
 from worker.sender import Sender
 from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
@@ -49,16 +50,6 @@ LEASE_WATCH_S = 0.25
 ONCE_DATABASE_PATIENCE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How a run ended."""
-
-    exit_code: ExitCode
-    tally: Tally
-    reason: str | None = None
-    """One line for a person, when the exit code is not 0."""
-
-
 class Engine:
     """Works the accounts of the settings off, until told to stop or, in one run, until nothing pending is due."""
 
@@ -77,7 +68,7 @@ class Engine:
         self._tokens = tokens
         self._log = log
         self._accounts = sorted(settings.accounts)
-        self._lease_s = policy.lease_s(settings.api.timeout_s)
+        self._lease_s = times.lease_s(settings.api.timeout_s)
         self._max_changes = MAX_CHANGES_PER_CLAIM if settings.worker.coalesce else 1
         self._on_the_wire: Counter[str] = Counter()
         self._stopping = asyncio.Event()
@@ -85,6 +76,8 @@ class Engine:
         self._contended_s = CONTENDED_MIN_S
         self._progress_at = clock.now()
         self._patience_s: float | None = None
+        self._tried_tokens: dict[str, str] = {}
+        self._reread_tokens = False
         self._parts = asyncio.TaskGroup()
         self.tally = Tally()
         self._sender = Sender(
@@ -96,6 +89,7 @@ class Engine:
             chance=chance or random.Random(),  # noqa: S311  jitter is no secret
             log=log,
         )
+        self._budget = BudgetWatch(store, settings.accounts, timeout_s=settings.api.timeout_s, log=log)
         self._writer = WriteBack(
             store,
             rest_s={name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()},
@@ -114,6 +108,11 @@ class Engine:
         """Says that there may be something to do."""
         self._woken.set()
 
+    def reread_tokens(self) -> None:
+        """Has every token read again, changed or not."""
+        self._reread_tokens = True
+        self.wake()
+
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
         await self._working(self._serve_until_stopped)
@@ -127,11 +126,13 @@ class Engine:
 
         async def until_drained() -> None:
             try:
-                report.append(self._verdict(*await self._work_until_nothing_is_due()))
+                outlooks, left = await self._work_until_nothing_is_due()
+                report.append(verdict(outlooks, left, self.tally, self._settings.api.base_url))
             except _Stopped:
                 # What is on the wire is still answered, and written back if the database returns in time.
                 await self._all_settled()
-                report.append(self._report(ExitCode.WORK_LEFT, "told to stop while the database was out of reach"))
+                reason = "told to stop while the database was out of reach"
+                report.append(Report(exit_code=ExitCode.WORK_LEFT, tally=self.tally, reason=reason))
 
         try:
             await self._working(until_drained)
@@ -149,11 +150,13 @@ class Engine:
                     self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s
                 )
                 heart = parts.create_task(self._heartbeats(started_at))
+                watch = parts.create_task(self._budget.run())
                 writer = parts.create_task(self._writer.run())
                 await loop()
                 await self._all_settled()
                 self._writer.close()
                 await writer
+                watch.cancel()
                 heart.cancel()
         except BaseExceptionGroup as group:
             raise first_of(group) from group
@@ -196,33 +199,10 @@ class Engine:
             self._accounts, lease_s=self._lease_s
         )
 
-    def _verdict(self, outlooks: Sequence[Outlook], left: LeftOver) -> Report:
-        """The exit code of one run, worst first."""
-        refused = [o.account for o in outlooks if o.pause_kind == "refused" and o.something_waits]
-        work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
-        if refused:
-            reason = (
-                f"account {', '.join(refused)} is paused: the API refused its token (wrong, withdrawn, or not allowed "
-                "from here); replace it, it is read again; work is left"
-            )
-            return self._report(ExitCode.REFUSED, reason)
-        if work_left and self.tally.undelivered and not self.tally.answered:
-            return self._report(ExitCode.UNREACHABLE, f"the API at {self._settings.api.base_url} is out of reach")
-        if work_left:
-            return self._report(ExitCode.WORK_LEFT, "work is left: backing off, waiting for budget, or out of time")
-        if self.tally.parked:
-            changes = "1 change was" if self.tally.parked == 1 else f"{self.tally.parked} changes were"
-            return self._report(ExitCode.PARKED, f"everything due is sent, but {changes} parked")
-        return self._report(ExitCode.OK, None)
-
-    def _report(self, exit_code: ExitCode, reason: str | None) -> Report:
-        return Report(exit_code=exit_code, tally=self.tally, reason=reason)
-
     async def _claim_and_send(self) -> bool:
         """Takes in what arrived, claims what it may and starts sending. True when there may be more to do at once."""
         self._woken.clear()
-        for source in self._tokens.values():
-            self._refresh(source)
+        await self._refresh_tokens()
         taken = await self._patiently(self._store.take_in, self._accounts)
         capacities = self._capacities()
         if not capacities or self._stopping.is_set():
@@ -249,6 +229,10 @@ class Engine:
     def _settled(self, batch: Sequence[Settlement]) -> None:
         for settlement in batch:
             self._on_the_wire[settlement.claim.account] -= 1
+            if settlement.told:
+                self._budget.hear(settlement.told)
+            if settlement.pause and settlement.pause.kind == "refused":
+                self._tried_tokens.pop(settlement.claim.account, None)  # it may have been replaced meanwhile
             if any(verdict.state for verdict in settlement.verdicts):
                 self._progress_at = clock.now()
         self._log.info(
@@ -264,11 +248,18 @@ class Engine:
         free = {name: a.concurrency - self._on_the_wire[name] for name, a in self._settings.accounts.items()}
         return {name: capacity for name, capacity in free.items() if capacity > 0}
 
-    def _refresh(self, source: TokenSource) -> None:
-        try:
-            source.refresh()
-        except ConfigError as error:
-            self._log.warning("token_unreadable", error=str(error))
+    async def _refresh_tokens(self) -> None:
+        """Reads what has changed, and lets a refused account try another token at once."""
+        for account, source in self._tokens.items():
+            try:
+                source.refresh(force=self._reread_tokens)
+            except ConfigError as error:
+                self._log.warning("token_unreadable", error=str(error))
+            if self._tried_tokens.get(account) != source.fingerprint:
+                if await self._patiently(self._store.fresh_token, account, source.fingerprint):
+                    self._log.info("token_replaced", account=account)
+                self._tried_tokens[account] = source.fingerprint
+        self._reread_tokens = False
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +274,7 @@ class Engine:
         return contended_s
 
     def _worth_waiting_for(self, outlook: Outlook) -> bool:
-        """One run waits for budget, but not for a backoff, a long throttle or an account that is refused."""
+        """One run waits for budget, but not for a backoff, a long throttle or the next probe."""
         if outlook.arrivals:
             return True
         if outlook.ready_in_s is None or not outlook.due:
@@ -292,7 +283,7 @@ class Engine:
         longest_s = account.rate_window_s + account.rate_guard_s + 2 * self._settings.api.timeout_s
         if clock.now() - self._progress_at > longest_s:
             return False  # somebody else uses the budget up, or holds what is due
-        return outlook.ready_in_s <= (0 if outlook.pause_kind == "refused" else longest_s)
+        return outlook.ready_in_s <= (0 if outlook.pause_kind in ("down", "rejected", "refused") else longest_s)
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

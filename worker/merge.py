@@ -6,8 +6,8 @@ remote appointment as sending the changes one by one in id order would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.contract import IdPolicy, Problem, check_update
@@ -18,8 +18,15 @@ class Change:
     """One pending outbox row: what it sets, and how many requests were spent on it."""
 
     id: int
-    changes: Any
+    changes: Any = field(repr=False)
     attempts: int = 0
+    superseded: frozenset[str] = frozenset()
+    """Fields that newer changes have set in the meantime, because this one was parked when they were sent."""
+
+    @property
+    def outdated(self) -> bool:
+        """Whether nothing of it is left to send."""
+        return bool(self.superseded) and self.superseded >= self.changes.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +51,27 @@ def sift(changes: Iterable[Change], *, ids: IdPolicy) -> tuple[tuple[Change, ...
 
 
 def fold(changes: Sequence[Change]) -> dict[str, Any]:
-    """The body that stands for all the changes. They must be in id order; later ones win, field by field."""
-    body: dict[str, Any] = {}
-    for change in changes:
-        body.update(change.changes)
-    return body
+    """The body that stands for all the changes. They must be in id order; later ones win, field by field.
+
+    So do those that were sent before: what they have set since is left out of a change that comes after them.
+    """
+    return {name: change.changes[name] for change in changes for name in _to_send(change)}
+
+
+def set_by(changes: Sequence[Change]) -> dict[str, int]:
+    """Which change set each field of their fold."""
+    return {name: change.id for change in changes for name in _to_send(change)}
+
+
+def superseded(changes: Any, change_id: int, newest: Mapping[str, int]) -> frozenset[str]:
+    """The fields of a change that newer ones have set; `newest` says which change set each field last."""
+    if not isinstance(changes, Mapping):
+        return frozenset()
+    return frozenset(name for name in changes if newest.get(name, 0) > change_id)
+
+
+def _to_send(change: Change) -> list[str]:
+    return [name for name in change.changes if name not in change.superseded]
 
 
 def halved(size: int) -> int:

@@ -1,44 +1,39 @@
 """What follows from an outcome: who is charged, who waits how long, what parks, what pauses the account.
 
 Pure functions; time and chance are handed in.
-
-The times of a claim, T being one request's timeout:
-
-    lease    2 T, the second for what a dead holder may have left on the wire, and a margin of T/2 for quick retries
-    request  over at the latest T after its slot was taken, and T before the lease ends
-    start    only while half of T is left for the request: less would turn slow answers into unknown outcomes
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from worker.claims import Answer, Attempt, Claim, NewState, Pause, PauseKind, Settlement, Slot, UsedSlot, Verdict
+from worker.claims import (
+    Answer,
+    Attempt,
+    BudgetTold,
+    Claim,
+    NewState,
+    Pause,
+    PauseKind,
+    Settlement,
+    Sign,
+    SignKind,
+    Slot,
+    UsedSlot,
+    Verdict,
+)
 from worker.contract import disagreements
-from worker.merge import Breach, Change, doubled, fold, halved
+from worker.merge import Breach, Change, doubled, fold, halved, set_by
 from worker.outcome import Exchange, NotSent, Refused, Rejected, Retry, Synced, Throttled, Unknown
+from worker.times import THROTTLE_MAX_S, Limits, backoff_s, throttle_s
 
-# A 429 that asks for more is taken as a mistake: the account is asked again after this long.
-THROTTLE_MAX_S = 3600.0
-# A refused account is probed after this long, then twice as long each time, up to the longest.
-REFUSED_BASE_S = 30.0
-REFUSED_MAX_S = 900.0
+# Why a change is discarded that newer ones have left nothing of.
+SUPERSEDED = "superseded: newer changes have set every field of it since"
 
 _LAST_ERROR_MAX_LENGTH = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The settings that decide."""
-
-    timeout_s: float
-    window_s: float
-    backoff_base_s: float
-    backoff_max_s: float
-    max_attempts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,28 +42,8 @@ class Sent:
 
     slot: Slot
     exchange: Exchange
-
-
-def lease_s(timeout_s: float) -> float:
-    """Seconds for which a claim is held; see the table above."""
-    return 2.5 * timeout_s
-
-
-def deadline(claim: Claim, slot: Slot, timeout_s: float) -> float:
-    """When a request has to be over, by `clock.now()`: within its slot's worst case, and a timeout before the lease
-    ends."""
-    lease_ends = claim.claimed_at + lease_s(timeout_s)
-    return min(slot.taken_at + timeout_s, lease_ends - timeout_s)
-
-
-def may_retry(claim: Claim, now: float, timeout_s: float) -> bool:
-    """Whether it is worth taking another slot for the claim at `now`."""
-    return may_start(now, claim.claimed_at + lease_s(timeout_s) - timeout_s, timeout_s)
-
-
-def may_start(now: float, deadline: float, timeout_s: float) -> bool:
-    """Whether enough of the claim is left to start a request at `now`."""
-    return deadline - now >= timeout_s / 2
+    token: str | None = None
+    """Fingerprint of the token that it carried."""
 
 
 def worth_a_quick_retry(exchange: Exchange) -> bool:
@@ -76,39 +51,28 @@ def worth_a_quick_retry(exchange: Exchange) -> bool:
     return isinstance(exchange.outcome, Retry | NotSent)
 
 
-def backoff_s(failures: int, limits: Limits, chance: random.Random) -> float:
-    """Exponential with full jitter: 0 to base · 2^failures, capped (Brooker, "Exponential Backoff And Jitter")."""
-    return chance.uniform(0, min(limits.backoff_max_s, limits.backoff_base_s * 2 ** min(failures, 60)))
-
-
-def throttle_s(hints_s: Sequence[float], window_s: float) -> float:
-    """For how long a 429 pauses the account: the longest wait that was asked for and is sane; a whole window, when the
-    answer said nothing."""
-    sane = [hint for hint in hints_s if hint <= THROTTLE_MAX_S]
-    if sane:
-        return max(sane)
-    return THROTTLE_MAX_S if hints_s else window_s
-
-
-def release(claim: Claim, breaches: Sequence[Breach] = ()) -> Settlement:
-    """Gives a claim back for which nothing was sent: no change of it is charged; what breaks the contract parks."""
-    left = len(claim.changes) > len(breaches)
+def release(claim: Claim, breaches: Sequence[Breach] = (), outdated: Sequence[Change] = ()) -> Settlement:
+    """Gives a claim back for which nothing was sent: no change of it is charged; what breaks the contract parks, and
+    what newer changes have made pointless is discarded."""
+    left = len(claim.changes) > len(breaches) + len(outdated)
     return Settlement(
         claim=claim,
         upto_id=claim.changes[-1].id if claim.changes else claim.newest_id,
         due_in_s=0.0 if left else None,
         failures=claim.failures,
         part_size=claim.part_size,
-        verdicts=tuple(_parked_unsent(breach) for breach in breaches),
+        verdicts=_unsent(breaches, outdated),
         slots=_slots(claim, ()),
     )
 
 
-def failed(claim: Claim, error: str, limits: Limits, chance: random.Random) -> Settlement:
-    """After a fault of our own in the middle of a claim, `error` its type: whether a request went out is not known, so
-    the appointment rests as after an unknown outcome, and is charged, so that it does not come back for ever."""
+def failed(claim: Claim, error: str, limits: Limits, chance: random.Random, sent: Sequence[Sent] = ()) -> Settlement:
+    """After a fault of our own in the middle of a claim, `error` its type. Whether a request went out besides those in
+    `sent` is not known, so the appointment rests as after an unknown outcome, and is charged, so that it does not come
+    back for ever."""
     reason = f"internal error ({error}); see the log"
-    verdicts = tuple(_retried(change, 1, reason, limits.max_attempts) for change in claim.changes)
+    answered = [one for one in sent if not isinstance(one.exchange.outcome, NotSent)]
+    verdicts = tuple(_retried(change, max(1, len(answered)), reason, limits.max_attempts) for change in claim.changes)
     left = any(verdict.state is None for verdict in verdicts)
     return Settlement(
         claim=claim,
@@ -117,101 +81,215 @@ def failed(claim: Claim, error: str, limits: Limits, chance: random.Random) -> S
         failures=claim.failures + 1 if left else 0,
         part_size=claim.part_size,
         verdicts=verdicts,
+        attempts=_attempts(answered, tuple(change.id for change in claim.changes)),
+        slots=tuple(slot for slot in _slots(claim, answered) if slot.answered_at is not None),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """A claim whose requests were made, up to the decision over it."""
+
+    claim: Claim
+    sound: Sequence[Change]
+    """The changes that were sent, in id order."""
+    sent: Sequence[Sent]
+    charged: int
+    """How many of the requests count as attempts of these changes."""
+    limits: Limits
+    chance: random.Random
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(change.id for change in self.sound)
+
+    def pending(self, reason: str) -> tuple[Verdict, ...]:
+        """All of them stay pending."""
+        return tuple(_verdict(change, None, self.charged, reason) for change in self.sound)
+
+    def charged_before(self, reason: str) -> tuple[Verdict, ...]:
+        """A fault of the account charges nobody; requests that were answered before it, in the same claim, still
+        count."""
+        return self.pending(reason) if self.charged else ()
+
+    def sign(self, kind: SignKind, reason: str = "") -> Sign:
+        return Sign(
+            kind=kind,
+            started_at=self.sent[0].exchange.started_at,
+            told_at=self.sent[-1].exchange.ended_at,
+            reason=reason,
+            change_ids=self.ids,
+            charged=self.charged,
+        )
+
+    def pause(self, kind: PauseKind, reason: str, wait_s: float, longest_s: float) -> Pause:
+        exchange = self.sent[-1].exchange
+        return Pause(
+            account=self.claim.account,
+            kind=kind,
+            reason=reason,
+            wait_s=wait_s,
+            longest_s=longest_s,
+            started_at=exchange.started_at,
+            told_at=exchange.ended_at,
+        )
+
+    def pause_until_welcome(self, kind: PauseKind, reason: str) -> Pause:
+        """A pause that a probe ends."""
+        return self.pause(kind, reason, self.limits.probe_base_s, self.limits.probe_max_s)
 
 
 def settle(
     claim: Claim,
     sound: Sequence[Change],
-    breaches: Sequence[Breach],
     sent: Sequence[Sent],
     limits: Limits,
     chance: random.Random,
     *,
-    api_down: bool = False,
+    breaches: Sequence[Breach] = (),
+    outdated: Sequence[Change] = (),
 ) -> Settlement:
     """Decides over a claim whose changes (`sound`, in id order) were sent, in one or several requests.
 
-    The last request decides; the ones before it were quick retries, and count where they were answered. `api_down`: the
-    API fails whichever appointment is sent, so that failing is no fault of these changes.
+    The last request decides; the ones before it were quick retries, and count where they were answered. A probe that
+    fails is the fault of what the account is paused for. `breaches` and `outdated`: the claim's changes that were not
+    sent.
     """
     outcome = sent[-1].exchange.outcome
-    blamed = Synced | Rejected if api_down else Synced | Retry | Unknown | Rejected
+    blamed = Synced | Rejected if claim.probing else Synced | Retry | Unknown | Rejected
     charged = sum(isinstance(one.exchange.outcome, blamed) for one in sent)
-    mismatches: tuple[str, ...] = ()
-    answer: Answer | None = None
-    pause: Pause | None = None
-    due_in_s: float | None = 0.0
-    failures = claim.failures
-    part_size = claim.part_size
-    verdicts = [_parked_unsent(breach) for breach in breaches]
-    upto_id = claim.changes[-1].id
-
+    case = _Case(claim=claim, sound=sound, sent=sent, charged=charged, limits=limits, chance=chance)
     match outcome:
         case Synced():
-            due_in_s, failures = None, 0
-            part_size = _next_part(claim, len(claim.changes))
-            mismatches = disagreements(fold(sound), outcome.resource)
-            answer = Answer(
-                fields=outcome.resource.model_dump_json(include=set(type(outcome.resource).model_fields)),
-                resource=outcome.text,
-                last_change_id=sound[-1].id,
-            )
-            verdicts += [_verdict(change, "synced", charged, None) for change in sound]
+            decided = _after_synced(case, outcome)
         case NotSent() | Retry() | Unknown():
-            rest = limits.timeout_s if isinstance(outcome, Unknown) else 0.0
-            due_in_s = rest + backoff_s(claim.failures, limits, chance)
-            failures += 1
-            tried = [_retried(change, charged, outcome.reason, limits.max_attempts) for change in sound]
-            if len(sound) > 1 and any(verdict.state == "parked" for verdict in tried):
-                # One of them may be what the API stumbles over; only a change that failed by itself is given up.
-                part_size = halved(len(sound))
-                tried = [_verdict(change, None, charged, outcome.reason) for change in sound]
-            elif tried[0].state == "parked":
-                due_in_s, failures, part_size = None, 0, _next_part(claim, len(claim.changes))
-            verdicts += tried
+            decided = _after_failure(case, outcome)
         case Throttled():
-            pause = _pause(claim, sent[-1], "throttled", outcome.reason, throttle_s(outcome.hints_s, limits.window_s))
-            verdicts += _charged_before(sound, charged, outcome.reason)
+            decided = _after_throttled(case, outcome)
         case Refused():
-            pause = _pause(claim, sent[-1], "refused", outcome.reason, REFUSED_BASE_S)
-            verdicts += _charged_before(sound, charged, outcome.reason)
-        case Rejected() if len(sound) > 1 and not outcome.whole:
-            failures, part_size = 0, halved(len(sound))
-            verdicts += [_verdict(change, None, charged, outcome.reason) for change in sound]
+            decided = _after_refused(case, outcome)
         case Rejected():
-            due_in_s, failures = None, 0
-            part_size = _next_part(claim, len(claim.changes))
-            verdicts += [_verdict(change, "parked", charged, outcome.reason) for change in sound]
+            decided = _after_rejected(case, outcome)
         case _:
             assert_never(outcome)
+    return replace(decided, verdicts=(*_unsent(breaches, outdated), *decided.verdicts))
 
+
+def _undecided(case: _Case) -> Settlement:
+    """What is the same after each outcome; the appointment is due again at once."""
+    claim = case.claim
     return Settlement(
         claim=claim,
-        upto_id=upto_id,
-        due_in_s=due_in_s,
-        failures=failures,
-        part_size=part_size,
-        verdicts=tuple(verdicts),
-        answer=answer,
-        attempts=_attempts(sent, tuple(change.id for change in sound), mismatches),
-        slots=_slots(claim, sent),
-        pause=pause,
-        welcome=claim.probe and isinstance(outcome, Synced | Rejected),
+        upto_id=claim.changes[-1].id,
+        due_in_s=0.0,
+        failures=claim.failures,
+        part_size=claim.part_size,
+        attempts=_attempts(case.sent, case.ids),
+        slots=_slots(claim, case.sent),
+        told=_told(claim, case.sent),
+    )
+
+
+def _after_synced(case: _Case, outcome: Synced) -> Settlement:
+    mismatches = disagreements(fold(case.sound), outcome.resource)
+    return replace(
+        _undecided(case),
+        due_in_s=None,
+        failures=0,
+        part_size=_next_part(case.claim),
+        verdicts=tuple(_verdict(change, "synced", case.charged, None) for change in case.sound),
+        attempts=_attempts(case.sent, case.ids, mismatches),
+        answer=Answer(
+            fields=outcome.resource.model_dump_json(include=set(type(outcome.resource).model_fields)),
+            resource=outcome.text,
+            last_change_id=case.sound[-1].id,
+            set_by=set_by(case.sound),
+        ),
+        welcome=case.claim.probing is not None,
+        sign=case.sign("accepted"),
         mismatches=mismatches,
     )
 
 
-def _next_part(claim: Claim, size: int) -> int | None:
-    """After a part of `size` changes is dealt with: twice as many, or all, when nothing was left out."""
-    if claim.part_size is None or size < claim.part_size:
+def _after_failure(case: _Case, outcome: NotSent | Retry | Unknown) -> Settlement:
+    rest = case.limits.timeout_s if isinstance(outcome, Unknown) else 0.0
+    settlement = replace(
+        _undecided(case),
+        due_in_s=rest + backoff_s(case.claim.failures, case.limits, case.chance),
+        failures=case.claim.failures + 1,
+        pause=case.pause_until_welcome("down", outcome.reason) if case.claim.probing else None,
+        sign=case.sign("down", outcome.reason),
+    )
+    tried = tuple(_retried(change, case.charged, outcome.reason, case.limits.max_attempts) for change in case.sound)
+    if len(case.sound) > 1 and any(verdict.state == "parked" for verdict in tried):
+        # One of them may be what the API stumbles over; only a change that failed by itself is given up.
+        return replace(settlement, part_size=halved(len(case.sound)), verdicts=case.pending(outcome.reason))
+    if tried[0].state == "parked":
+        return replace(settlement, due_in_s=None, failures=0, part_size=_next_part(case.claim), verdicts=tried)
+    return replace(settlement, verdicts=tried)
+
+
+def _after_throttled(case: _Case, outcome: Throttled) -> Settlement:
+    wait_s = throttle_s(outcome.hints_s, case.limits.window_s)
+    absurd_s = max((hint for hint in outcome.hints_s if hint > THROTTLE_MAX_S), default=None)
+    return replace(
+        _undecided(case),
+        verdicts=case.charged_before(outcome.reason),
+        pause=replace(case.pause("throttled", outcome.reason, wait_s, wait_s), absurd_s=absurd_s),
+    )
+
+
+def _after_refused(case: _Case, outcome: Refused) -> Settlement:
+    if case.claim.suspect and not case.claim.probing:
+        # The API takes others with this token, so this one waits by itself and holds up nobody.
+        return replace(
+            _undecided(case),
+            due_in_s=backoff_s(case.claim.failures, case.limits, case.chance),
+            failures=case.claim.failures + 1,
+            verdicts=case.pending(outcome.reason),
+        )
+    return replace(
+        _undecided(case),
+        turned_away=True,
+        verdicts=case.charged_before(outcome.reason),
+        pause=replace(case.pause_until_welcome("refused", outcome.reason), token=case.sent[-1].token),
+    )
+
+
+def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
+    claim = case.claim
+    if claim.probing == "rejected" and claim.pause_reason == outcome.reason:
+        pause = case.pause_until_welcome("rejected", outcome.reason)
+        return replace(_undecided(case), turned_away=True, pause=pause)
+    settlement = replace(
+        _undecided(case),
+        failures=0,
+        welcome=claim.probing is not None,
+        sign=case.sign("heard") if claim.suspect else case.sign("rejected", outcome.reason),
+        own_fault=outcome.reason if claim.suspect else None,
+    )
+    if len(case.sound) > 1 and not outcome.whole:
+        return replace(settlement, part_size=halved(len(case.sound)), verdicts=case.pending(outcome.reason))
+    return replace(
+        settlement,
+        due_in_s=None,
+        part_size=_next_part(claim),
+        verdicts=tuple(
+            _verdict(change, "parked", case.charged, outcome.reason, outcome.messages) for change in case.sound
+        ),
+    )
+
+
+def _next_part(claim: Claim) -> int | None:
+    """After its changes are dealt with: twice as many, or all, when nothing was left out."""
+    if claim.part_size is None or len(claim.changes) < claim.part_size:
         return None
     return doubled(claim.part_size)
 
 
-def _verdict(change: Change, state: NewState, charged: int, error: str | None) -> Verdict:
+def _verdict(change: Change, state: NewState, charged: int, error: str | None, messages: str | None = None) -> Verdict:
     text = None if error is None else error[:_LAST_ERROR_MAX_LENGTH]
-    return Verdict(change_id=change.id, state=state, charged=charged, error=text)
+    return Verdict(change_id=change.id, state=state, charged=charged, error=text, messages=messages)
 
 
 def _retried(change: Change, charged: int, reason: str, max_attempts: int) -> Verdict:
@@ -221,26 +299,29 @@ def _retried(change: Change, charged: int, reason: str, max_attempts: int) -> Ve
     return _verdict(change, None, charged, reason)
 
 
-def _charged_before(sound: Sequence[Change], charged: int, reason: str) -> list[Verdict]:
-    """A fault of the account charges nobody; requests that were answered before it, in the same claim, still count."""
-    return [_verdict(change, None, charged, reason) for change in sound] if charged else []
-
-
-def _parked_unsent(breach: Breach) -> Verdict:
-    text = "breaks the API's contract: " + "; ".join(map(str, breach.problems))
-    return _verdict(breach.change, "parked", 0, text)
-
-
-def _pause(claim: Claim, sent: Sent, kind: PauseKind, reason: str, wait_s: float) -> Pause:
-    return Pause(
-        account=claim.account,
-        kind=kind,
-        reason=reason,
-        wait_s=wait_s,
-        longest_s=max(wait_s, REFUSED_MAX_S),
-        started_at=sent.exchange.started_at,
-        told_at=sent.exchange.ended_at,
+def _unsent(breaches: Sequence[Breach], outdated: Sequence[Change]) -> tuple[Verdict, ...]:
+    """What becomes of changes that are not sent."""
+    return (
+        *(
+            _verdict(breach.change, "parked", 0, "breaks the API's contract: " + "; ".join(map(str, breach.problems)))
+            for breach in breaches
+        ),
+        *(_verdict(change, "discarded", 0, SUPERSEDED) for change in outdated),
     )
+
+
+def _told(claim: Claim, sent: Sequence[Sent]) -> BudgetTold | None:
+    """What the newest answer that spoke of the budget said."""
+    for one in reversed(sent):
+        exchange = one.exchange
+        if exchange.limit is not None or exchange.remaining is not None:
+            return BudgetTold(
+                account=claim.account,
+                limit=exchange.limit,
+                remaining=exchange.remaining,
+                started_at=exchange.started_at,
+            )
+    return None
 
 
 def _attempts(

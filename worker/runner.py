@@ -16,10 +16,11 @@ import structlog
 from worker.caspen import Caspen
 from worker.config import Settings
 from worker.database import pool
-from worker.engine import Engine, Report
+from worker.engine import Engine
 from worker.errors import ExitCode, first_of
 from worker.listen import listen
 from worker.migrate import require_current_schema
+from worker.report import Report
 from worker.store import Store
 from worker.telemetry import configure, log
 from worker.token import TokenSource
@@ -46,7 +47,7 @@ async def run(
         Caspen(settings.api.base_url, timeout_s=settings.api.timeout_s) as caspen,
     ):
         await require_current_schema(connections)
-        engine = Engine(settings, Store(connections, worker=name), caspen, tokens, log=logger)
+        engine = Engine(settings, Store(connections, worker=name, retry=settings.retry), caspen, tokens, log=logger)
         working = asyncio.ensure_future(
             engine.run_once(max_runtime_s=max_runtime_s) if once else _serve(engine, settings)
         )
@@ -81,7 +82,8 @@ async def _serve(engine: Engine, settings: Settings) -> Report:
 
 @contextlib.contextmanager
 def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
-    """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once."""
+    """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
+    again."""
     asked_before = False
 
     def asked_to_stop() -> None:
@@ -97,8 +99,9 @@ def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, asked_to_stop)
+    loop.add_signal_handler(signal.SIGHUP, engine.reread_tokens)
     try:
         yield
     finally:
-        for number in numbers:
+        for number in (*numbers, signal.SIGHUP):
             loop.remove_signal_handler(number)

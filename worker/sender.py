@@ -10,14 +10,14 @@ from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from worker import clock, policy
+from worker import clock, policy, times
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement, Slot
 from worker.config import Settings
 from worker.contract import check_appointment_id
-from worker.errors import CaspenSyncError
+from worker.errors import CaspenSyncError, ConfigError
 from worker.merge import Breach, Change, fold, sift
-from worker.outcome import Exchange, NotSent, Rejected, Retry, Synced, Unknown
+from worker.outcome import NotSent, Refused
 from worker.store import Store
 from worker.telemetry import Log
 from worker.token import TokenSource
@@ -25,9 +25,6 @@ from worker.token import TokenSource
 # The wait before a quick retry: between 0 and this, doubling, in seconds.
 QUICK_BASE_S = 0.2
 QUICK_MAX_S = 2.0
-
-# So many appointments in a row whose requests fail are taken for an API that is down.
-API_DOWN_APPOINTMENTS = 3
 
 
 class Sender:
@@ -53,20 +50,22 @@ class Sender:
         self._chance = chance
         self._log = log
         self._now = now
-        self._failing: dict[str, set[str]] = {}
 
     async def serve(self, claim: Claim) -> Settlement:
         """Sends what the claim holds and says what to write back. A stop before the first byte gives the claim back."""
         account = self._settings.accounts[claim.account]
-        limits = policy.Limits(
+        limits = times.Limits(
             timeout_s=self._settings.api.timeout_s,
             window_s=account.rate_window_s,
             backoff_base_s=self._settings.retry.backoff_base_s,
             backoff_max_s=self._settings.retry.backoff_max_s,
             max_attempts=self._settings.retry.max_attempts,
+            probe_base_s=self._settings.retry.probe_base_s,
+            probe_max_s=self._settings.retry.probe_max_s,
         )
+        sent: list[policy.Sent] = []
         try:
-            return await self._serve(claim, limits)
+            return await self._serve(claim, limits, sent)
         except Exception as error:  # noqa: BLE001
             # One appointment that we have no answer for must not take the process with it, and all the others.
             # Its message could quote a body; its type and its place cannot.
@@ -78,38 +77,36 @@ class Sender:
                 error=type(error).__name__,
                 at=f"{place.filename}:{place.lineno}",
             )
-            return policy.failed(claim, type(error).__name__, limits, self._chance)
+            return policy.failed(claim, type(error).__name__, limits, self._chance, sent)
 
-    async def _serve(self, claim: Claim, limits: policy.Limits) -> Settlement:
-        sound: tuple[Change, ...] = ()
-        if problem := check_appointment_id(claim.appointment_id):
-            breaches = tuple(Breach(change=change, problems=(problem,)) for change in claim.changes)
-        else:
-            sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
+    async def _serve(self, claim: Claim, limits: times.Limits, sent: list[policy.Sent]) -> Settlement:
+        """`sent` takes in the requests as they are answered, for whoever has to go on after a fault of ours."""
+        sound, breaches, outdated = self._sifted(claim)
         if not sound or self._stopping.is_set():
-            return policy.release(claim, breaches)
-        sent = await self._send(claim, fold(sound))
+            return policy.release(claim, breaches, outdated)
+        await self._send(claim, fold(sound), sent)
         if not sent:
-            return policy.release(claim, breaches)
-        down = self._api_is_down(claim, sent[-1].exchange)
-        return policy.settle(claim, sound, breaches, sent, limits, self._chance, api_down=down)
+            return policy.release(claim, breaches, outdated)
+        return policy.settle(
+            claim,
+            sound,
+            sent,
+            limits,
+            self._chance,
+            breaches=breaches,
+            outdated=outdated,
+        )
 
-    def _api_is_down(self, claim: Claim, exchange: Exchange) -> bool:
-        """Whether requests of several appointments failed in a row, this one included, and none was accepted between.
+    def _sifted(self, claim: Claim) -> tuple[tuple[Change, ...], tuple[Breach, ...], tuple[Change, ...]]:
+        """The changes to send, those that may not be sent, and those of which nothing is left to send."""
+        if problem := check_appointment_id(claim.appointment_id):
+            return (), tuple(Breach(change=change, problems=(problem,)) for change in claim.changes), ()
+        sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
+        outdated = tuple(change for change in sound if change.outdated)
+        return tuple(change for change in sound if not change.outdated), breaches, outdated
 
-        An API that is down is no fault of the changes: it must not use up their attempts.
-        """
-        failing = self._failing.setdefault(claim.account, set())
-        if isinstance(exchange.outcome, Retry | Unknown | NotSent):
-            if len(failing) < API_DOWN_APPOINTMENTS:
-                failing.add(claim.appointment_id)
-        elif isinstance(exchange.outcome, Synced | Rejected):
-            failing.clear()
-        return len(failing) >= API_DOWN_APPOINTMENTS
-
-    async def _send(self, claim: Claim, body: dict[str, Any]) -> list[policy.Sent]:
+    async def _send(self, claim: Claim, body: dict[str, Any], sent: list[policy.Sent]) -> None:
         """The requests of one claim: the first, and quick retries as long as claim, budget and patience last."""
-        sent: list[policy.Sent] = []
         slot: Slot | None = claim.slot
 
         async def once() -> bool:
@@ -120,13 +117,17 @@ class Sender:
             slot = slot or await self._another_slot(claim)
             if slot is None:
                 return False
-            deadline = policy.deadline(claim, slot, self._settings.api.timeout_s)
-            if not policy.may_start(self._now(), deadline, self._settings.api.timeout_s):
+            deadline = times.deadline(claim, slot, self._settings.api.timeout_s)
+            if not times.may_start(self._now(), deadline, self._settings.api.timeout_s):
                 return False
-            exchange = await self._exchange(claim, body, deadline)
-            sent.append(policy.Sent(slot=slot, exchange=exchange))
+            source = self._tokens[claim.account]
+            token, fingerprint = source.token, source.fingerprint
+            exchange = await self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
+            sent.append(policy.Sent(slot=slot, exchange=exchange, token=fingerprint))
             if not isinstance(exchange.outcome, NotSent):
                 slot = None
+            if isinstance(exchange.outcome, Refused):
+                return self._another_token(claim.account, fingerprint)
             return policy.worth_a_quick_retry(exchange)
 
         retrying = AsyncRetrying(
@@ -137,15 +138,19 @@ class Sender:
             retry_error_callback=lambda _: False,
         )
         await retrying(once)
-        return sent
 
-    async def _exchange(self, claim: Claim, body: dict[str, Any], deadline: float) -> Exchange:
-        token = self._tokens[claim.account].token
-        return await self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
+    def _another_token(self, account: str, refused: str) -> bool:
+        """The token was refused: reads it once more. True when there is another one to try."""
+        source = self._tokens[account]
+        try:
+            source.refresh(force=True)
+        except ConfigError as error:
+            self._log.warning("token_unreadable", error=str(error))
+        return source.fingerprint != refused
 
     async def _another_slot(self, claim: Claim) -> Slot | None:
         """A retry costs budget of its own; without any, or time, or a database, the durable backoff takes over."""
-        if not policy.may_retry(claim, self._now(), self._settings.api.timeout_s):
+        if not times.may_retry(claim, self._now(), self._settings.api.timeout_s):
             return None
         try:
             return await self._store.take_slot(claim, timeout_s=self._settings.api.timeout_s)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
 
 from worker import __version__, clock
-from worker.claims import Claim, Pause, PauseKind, Settlement, Slot
-from worker.config import AccountSettings
+from worker.claims import BudgetTold, Claim, PauseKind, RunUpKind, Settlement, Slot, Written
+from worker.config import AccountSettings, RetrySettings
 from worker.contract import BODY_MAX_BYTES
 from worker.database import understood
-from worker.merge import Change
+from worker.merge import Change, superseded
+from worker.pauses import concerns_accounts, end_run_ups, tell_accounts
 from worker.sqlfiles import query
 
 # Bounds one round trip and one process's memory; what is left is due at once.
@@ -33,16 +34,15 @@ class Outlook:
     account: str
     ready_in_s: float | None
     """Until something could be claimed; None: nothing in sight."""
+    waits: bool
+    """Whether the account has anything to send, now or later."""
     due: bool
     """Whether an appointment is due, and only budget or a pause is in the way."""
     paused_for_s: float | None
+    """None: not paused, or until a person says so."""
     pause_kind: PauseKind | None
+    pause_reason: str | None
     arrivals: bool
-
-    @property
-    def something_waits(self) -> bool:
-        """Whether the account has anything to send, now or later."""
-        return self.arrivals or self.ready_in_s is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +57,18 @@ class LeftOver:
 class Store:
     """Runs the statements over a pool. Holds no connection and no transaction between calls."""
 
-    def __init__(self, pool: asyncpg.Pool, *, worker: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, worker: str, retry: RetrySettings | None = None) -> None:
+        """`retry`: when to take failures for an outage, and how long to wait between probes."""
         self._pool = pool
         self._worker = worker
+        self._retry = retry or RetrySettings()
 
     async def register(self, accounts: Mapping[str, AccountSettings], *, timeout_s: float = 30.0) -> None:
         """Writes down the limits of the accounts and fits their slots. `timeout_s`: how long a request may take."""
         with understood():
             for name, account in sorted(accounts.items()):
                 async with self._pool.acquire() as conn, conn.transaction():
-                    await conn.execute(
+                    slots = await conn.fetchval(
                         query("register_account"),
                         name,
                         account.rate_limit,
@@ -74,8 +76,7 @@ class Store:
                         account.rate_guard_s,
                         account.live_reserve,
                     )
-                    await conn.execute(query("lock_slots"), name)
-                    await conn.execute(query("fit_slots"), name, account.rate_limit, timeout_s)
+                    await _fit_slots(conn, name, slots, timeout_s)
 
     async def take_in(self, accounts: Sequence[str]) -> int:
         """Takes committed changes into the queue; at most MAX_ARRIVALS_PER_LANE of each lane. Returns how many."""
@@ -110,34 +111,51 @@ class Store:
             return None
         return Slot(account=claim.account, number=row["slot"], free_at=row["free_at"], taken_at=asked_at)
 
-    async def settle(self, settlements: Sequence[Settlement], rest_s: Mapping[str, float]) -> list[Settlement]:
+    async def settle(self, settlements: Sequence[Settlement], rest_s: Mapping[str, float]) -> Written:
         """Writes back a batch in one transaction. `rest_s`: how long a slot of each account cools after its answer.
 
-        Returns the settlements whose lease was lost. Raises asyncpg.DataError when Postgres cannot hold an answer; then
-        nothing of the batch was written.
+        Raises asyncpg.DataError when Postgres cannot hold an answer; then nothing of the batch was written.
         """
         columns = [*_columns(settlements), self._worker, *_slot_columns(settlements, rest_s)]
         with understood():
-            if not any(s.pause or s.claim.probe for s in settlements):
-                return _missing(settlements, await self._pool.fetch(query("settle"), *columns))
+            if not any(map(concerns_accounts, settlements)):
+                rows = await self._pool.fetch(query("settle"), *columns)
+                if any(row["run_up"] for row in rows):
+                    await end_run_ups(self._pool, _kept(settlements, rows))
+                return Written(lost=_lost(settlements, rows))
             # In one transaction, so that nobody claims what this releases into an account that it pauses.
             async with self._pool.acquire() as conn, conn.transaction():
-                lost = _missing(settlements, await conn.fetch(query("settle"), *columns))
-                lost_claims = {id(settlement) for settlement in lost}
-                kept = [settlement for settlement in settlements if id(settlement) not in lost_claims]
-                await self._tell_accounts(conn, kept)
-            return lost
+                rows = await conn.fetch(query("settle"), *columns)
+                written = await tell_accounts(conn, _kept(settlements, rows), self._retry)
+            return replace(written, lost=_lost(settlements, rows))
 
-    async def _tell_accounts(self, conn: asyncpg.Connection, settlements: Sequence[Settlement]) -> None:
-        """What settlements say of their accounts: that they are to pause, or what came of a probe."""
-        if welcome := sorted({s.claim.account for s in settlements if s.welcome}):
-            await conn.execute(query("welcome"), welcome)
-        if unused := sorted({s.claim.account for s in settlements if s.claim.probe and not s.attempts}):
-            await conn.execute(query("unused_probe"), unused)
-        pauses = [s.pause for s in settlements if s.pause]
-        for kind in ("throttled", "refused"):
-            if told := _longest_of_each([pause for pause in pauses if pause.kind == kind]):
-                await conn.execute(query("pause"), *_pause_columns(told))
+    async def reinstate(self, account: str, kind: RunUpKind) -> int:
+        """An account is paused for what went wrong in a row: gives the changes back what that charged them, and makes
+        pending again what it parked. Returns how many changes."""
+        with understood():
+            return int(await self._pool.fetchval(query("reinstate"), account, kind))
+
+    async def fresh_token(self, account: str, fingerprint: str) -> bool:
+        """Brings the probe of a refused account forward if this is not the token that was refused."""
+        with understood():
+            return await self._pool.fetchval(query("fresh_token"), account, fingerprint) is not None
+
+    async def tell_limit(self, account: str, limit: int, *, timeout_s: float) -> None:
+        """Writes down how many requests the API says it grants; the lower of that and the configured limit rules."""
+        with understood():
+            async with self._pool.acquire() as conn, conn.transaction():
+                slots = await conn.fetchval(query("tell_limit"), account, limit)
+                if slots is not None:
+                    await _fit_slots(conn, account, slots, timeout_s)
+
+    async def hold_back(self, told: Sequence[BudgetTold]) -> dict[str, int]:
+        """Holds back the slots that somebody else uses, by what the API says that remains; each account once. Returns
+        how many, for the accounts where there are any."""
+        now = clock.now()
+        rows = [(t.account, t.remaining, now - t.started_at) for t in told]
+        with understood():
+            held = await self._pool.fetch(query("hold_back"), *_transposed(rows, 3))
+        return {row["account"]: row["slots"] for row in held}
 
     async def outlook(self, accounts: Sequence[str]) -> list[Outlook]:
         """When it is worth asking for a claim again, for each account."""
@@ -162,10 +180,7 @@ class Store:
 
 
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
-    changes = tuple(
-        Change(id=change_id, changes=_body(text), attempts=attempts)
-        for change_id, text, attempts in zip(row["ids"] or (), row["changes"] or (), row["attempts"] or (), strict=True)
-    )
+    newest = json.loads(row["set_by"]) if row["set_by"] else {}
     return Claim(
         account=row["account"],
         appointment_id=row["appointment_id"],
@@ -173,11 +188,22 @@ def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
         lane=row["lane"],
         failures=row["failures"],
         part_size=row["part_size"],
-        probe=row["probe"],
-        changes=changes,
+        probing=row["probing"],
+        pause_reason=row["pause_reason"],
+        suspect=row["suspect"],
+        changes=tuple(
+            _change(change_id, _body(text), attempts, newest)
+            for change_id, text, attempts in zip(
+                row["ids"] or (), row["changes"] or (), row["attempts"] or (), strict=True
+            )
+        ),
         newest_id=row["newest_id"],
         slot=Slot(account=row["account"], number=row["slot"], free_at=row["slot_free_at"], taken_at=asked_at),
     )
+
+
+def _change(change_id: int, changes: Any, attempts: int, newest: Mapping[str, int]) -> Change:
+    return Change(id=change_id, changes=changes, attempts=attempts, superseded=superseded(changes, change_id, newest))
 
 
 def _body(text: str | None) -> Any:
@@ -190,24 +216,21 @@ def _body(text: str | None) -> Any:
         return None
 
 
-def _missing(settlements: Sequence[Settlement], rows: Sequence[Mapping[str, Any]]) -> list[Settlement]:
+async def _fit_slots(conn: asyncpg.Connection, account: str, slots: int, timeout_s: float) -> None:
+    await conn.execute(query("lock_slots"), account)
+    await conn.execute(query("fit_slots"), account, slots, timeout_s)
+
+
+def _kept(settlements: Sequence[Settlement], rows: Sequence[Mapping[str, Any]]) -> list[Settlement]:
+    """The settlements whose number came back."""
+    kept = {row["nth"] for row in rows}
+    return [settlement for nth, settlement in enumerate(settlements, start=1) if nth in kept]
+
+
+def _lost(settlements: Sequence[Settlement], rows: Sequence[Mapping[str, Any]]) -> tuple[Settlement, ...]:
     """The settlements whose number did not come back."""
     kept = {row["nth"] for row in rows}
-    return [settlement for nth, settlement in enumerate(settlements, start=1) if nth not in kept]
-
-
-def _longest_of_each(pauses: Sequence[Pause]) -> list[Pause]:
-    """One pause for each account."""
-    longest: dict[str, Pause] = {}
-    for pause in sorted(pauses, key=lambda pause: pause.wait_s):
-        longest[pause.account] = pause
-    return list(longest.values())
-
-
-def _pause_columns(pauses: Sequence[Pause]) -> list[list[Any]]:
-    now = clock.now()
-    rows = [(p.account, p.kind, p.reason, p.wait_s, now - p.told_at, p.longest_s, now - p.started_at) for p in pauses]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return tuple(settlement for nth, settlement in enumerate(settlements, start=1) if nth not in kept)
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
@@ -220,11 +243,21 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
     for nth, s in enumerate(settlements, start=1):
         claim = s.claim
         claims.append(
-            (claim.account, claim.appointment_id, claim.token, s.upto_id, s.due_in_s, s.failures, s.part_size)
+            (
+                claim.account,
+                claim.appointment_id,
+                claim.token,
+                s.upto_id,
+                s.due_in_s,
+                s.failures,
+                s.part_size,
+                s.turned_away,
+            )
         )
-        changes += [(nth, v.change_id, v.state, v.charged, v.error) for v in s.verdicts]
+        changes += [(nth, v.change_id, v.state, v.charged, v.error, v.messages) for v in s.verdicts]
         if s.answer:
-            answers.append((nth, s.answer.fields, s.answer.resource, s.answer.last_change_id))
+            set_by = json.dumps(dict(s.answer.set_by))
+            answers.append((nth, s.answer.fields, s.answer.resource, s.answer.last_change_id, set_by))
         attempts += [
             (
                 claim.account,
@@ -238,7 +271,7 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
             )
             for a in s.attempts
         ]
-    return [*_transposed(claims, 7), *_transposed(changes, 5), *_transposed(answers, 4), *_transposed(attempts, 8)]
+    return [*_transposed(claims, 8), *_transposed(changes, 6), *_transposed(answers, 5), *_transposed(attempts, 8)]
 
 
 def _slot_columns(settlements: Sequence[Settlement], rest_s: Mapping[str, float]) -> list[list[Any]]:

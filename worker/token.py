@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from worker.config import AccountSettings
@@ -33,15 +34,23 @@ class TokenSource:
         """As it was read last."""
         return self._token
 
-    def refresh(self) -> None:
-        """Reads the file again if it changed. Raises ConfigError when it cannot be read or holds no token."""
+    @property
+    def fingerprint(self) -> str:
+        """By which one token is told from another, and nothing else."""
+        return hashlib.sha256(f"caspen-sync {self._token}".encode()).hexdigest()[:16]
+
+    def refresh(self, *, force: bool = False) -> None:
+        """Reads the file again if it changed, or, with `force`, anyhow.
+
+        Raises ConfigError when it cannot be read or holds no token; the last token is kept then.
+        """
         if self._file is None:
             return
         key = f"accounts.{self._account}.token_file"
         try:
             stat = self._file.stat()
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            if stamp == self._stamp:
+            if stamp == self._stamp and not force:
                 return
             text = self._file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:

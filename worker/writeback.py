@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from worker.claims import Settlement
+from worker.claims import Settlement, Written
 from worker.errors import DATABASE_FAULTS
 from worker.store import Store
 from worker.telemetry import Log
@@ -94,11 +95,20 @@ class WriteBack:
             reraise=True,
         )
         try:
-            lost: list[Settlement] = await retrying(self._store.settle, batch, self._rest_s)
+            written: Written = await retrying(self._store.settle, batch, self._rest_s)
         except asyncpg.PostgresError as error:
             await self._write_apart(batch, error)
             return
-        self._count(batch, lost)
+        self._count(batch, written.lost)
+        self._report_accounts(batch, written)
+        await self._reinstate(written)
+
+    async def _reinstate(self, written: Written) -> None:
+        """Gives back what a run-up cost. A database that is away just now is no reason to wait: the probe does it."""
+        for account, kind in written.reinstate:
+            with contextlib.suppress(*DATABASE_FAULTS):
+                if changes := await self._store.reinstate(account, kind):
+                    self._log.info("changes_reinstated", account=account, kind=kind, changes=changes)
 
     async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.PostgresError) -> None:
         """One answer that Postgres cannot hold (a NUL, a number of a million digits) must not hold up the others."""
@@ -166,15 +176,24 @@ class WriteBack:
                 log.warning("change_parked", change_id=verdict.change_id, error=verdict.error)
         if settlement.mismatches:
             log.warning("answer_differs", fields=list(settlement.mismatches))
-        if settlement.pause:
-            log.warning(
-                "account_paused",
-                kind=settlement.pause.kind,
-                reason=settlement.pause.reason,
-                wait_s=round(settlement.pause.wait_s, 1),
+
+    def _report_accounts(self, batch: Sequence[Settlement], written: Written) -> None:
+        for paused in written.paused:
+            self._log.warning(
+                "account_paused" if paused.began else "account_still_paused",
+                account=paused.account,
+                kind=paused.kind,
+                reason=paused.reason,
+                for_s=round(paused.for_s, 1),
+                times=paused.pauses,
             )
-        if settlement.welcome:
-            log.info("account_welcome_again")
+        for account in written.welcomed:
+            self._log.info("account_welcome_again", account=account)
+        for pause in (settlement.pause for settlement in batch):
+            if pause and pause.absurd_s is not None:
+                self._log.warning(
+                    "throttle_capped", account=pause.account, asked_s=round(pause.absurd_s), wait_s=round(pause.wait_s)
+                )
 
 
 def _without_answer(settlement: Settlement) -> Settlement:

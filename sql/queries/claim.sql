@@ -8,7 +8,8 @@
 -- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
 -- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
 WITH asked AS MATERIALIZED (
-    SELECT a.account, wanted.capacity, false AS probe, floor(a.rate_limit * a.live_reserve)::int AS reserve,
+    SELECT a.account, wanted.capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
+           floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int AS reserve,
            make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     JOIN caspen_sync.account a USING (account)
@@ -20,7 +21,7 @@ WITH asked AS MATERIALIZED (
     WHERE wanted.capacity > 0
       AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
 ), probe AS (
-    -- A refused account whose pause is over sends one request. Saying so in the statement that takes the probe keeps
+    -- An account that the API refused, or that it is down for, sends one request when its pause is over. Saying so in the statement that takes the probe keeps
     -- every other process waiting; a second one that got this far waits for this row, and finds a probe on its way.
     UPDATE caspen_sync.account a
     SET probe_until = now() + make_interval(secs => $5)
@@ -35,14 +36,14 @@ WITH asked AS MATERIALIZED (
         SELECT FROM caspen_sync.rate_slot r WHERE r.account = wanted.account AND r.free_at <= now() LIMIT 1
     ) AS something_free
     WHERE a.account = wanted.account AND wanted.capacity > 0
-      AND a.pause_kind = 'refused' AND a.paused_until <= now()
+      AND a.pause_kind IN ('down', 'rejected', 'refused') AND a.paused_until <= now()
       AND (a.probe_until IS NULL OR a.probe_until <= now())
-    RETURNING a.account, 1 AS capacity, true AS probe, 0 AS reserve,
+    RETURNING a.account, 1 AS capacity, a.pause_kind AS probing, a.pause_reason, a.welcomed_at, 0 AS reserve,
               make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
 ), speaking AS MATERIALIZED (
-    SELECT account, capacity, probe, reserve, worst_case FROM asked
+    SELECT account, capacity, probing, pause_reason, welcomed_at, reserve, worst_case FROM asked
     UNION ALL
-    SELECT account, capacity, probe, reserve, worst_case FROM probe
+    SELECT account, capacity, probing, pause_reason, welcomed_at, reserve, worst_case FROM probe
 ), free AS MATERIALIZED (
     -- The reserve is locked along, so that what another process is just taking does not count as free.
     SELECT locked.account, locked.slot, row_number() OVER (PARTITION BY locked.account ORDER BY locked.slot) AS nth
@@ -58,50 +59,74 @@ WITH asked AS MATERIALIZED (
         ) AS r
     ) AS locked
 ), budget AS MATERIALIZED (
-    SELECT s.account, s.capacity, s.reserve, count(*) AS free
+    SELECT s.account, s.capacity, s.probing, s.reserve, count(*) AS free
     FROM speaking s
     JOIN free f USING (account)
-    GROUP BY s.account, s.capacity, s.reserve
-), live AS MATERIALIZED (
-    SELECT b.account, q.appointment_id, q.token, q.part_size, q.due_at
+    GROUP BY s.account, s.capacity, s.probing, s.reserve
+), probed AS MATERIALIZED (
+    -- What came last, since what came first may be what the API turns away; that is put back by a day, see settle.sql.
+    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
     CROSS JOIN LATERAL (
-        SELECT q.appointment_id, q.token, q.part_size, q.due_at
+        SELECT found.appointment_id, found.token, found.again, found.part_size, found.due_at
+        FROM (VALUES (1, 'live'), (2, 'backfill')) AS lanes (rank, lane)
+        CROSS JOIN LATERAL (
+            SELECT q.appointment_id, q.token, q.again, q.part_size, q.due_at
+            FROM caspen_sync.queue q
+            WHERE q.account = b.account AND q.lane = lanes.lane AND q.due_at <= now() AND q.due_at < 'infinity'
+            ORDER BY q.due_at DESC
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS found
+        ORDER BY lanes.rank
+        LIMIT 1
+    ) AS q
+    WHERE b.probing IS NOT NULL
+), live AS MATERIALIZED (
+    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
+    FROM budget b
+    CROSS JOIN LATERAL (
+        SELECT q.appointment_id, q.token, q.again, q.part_size, q.due_at
         FROM caspen_sync.queue q
         WHERE q.account = b.account AND q.lane = 'live' AND q.due_at <= now() AND q.due_at < 'infinity'
         ORDER BY q.due_at
         LIMIT least(b.capacity, b.free)
         FOR UPDATE SKIP LOCKED
     ) AS q
+    WHERE b.probing IS NULL
 ), backfill AS MATERIALIZED (
-    SELECT b.account, q.appointment_id, q.token, q.part_size, q.due_at
+    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
     LEFT JOIN (SELECT account, count(*) AS claims FROM live GROUP BY account) AS l USING (account)
     CROSS JOIN LATERAL (
-        SELECT q.appointment_id, q.token, q.part_size, q.due_at
+        SELECT q.appointment_id, q.token, q.again, q.part_size, q.due_at
         FROM caspen_sync.queue q
         WHERE q.account = b.account AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity'
         ORDER BY q.due_at
         LIMIT greatest(0, least(b.capacity, b.free - b.reserve) - coalesce(l.claims, 0))
         FOR UPDATE SKIP LOCKED
     ) AS q
+    WHERE b.probing IS NULL
 ), chosen AS (
-    SELECT account, appointment_id, token, part_size,
+    SELECT account, appointment_id, token, again, part_size,
            row_number() OVER (PARTITION BY account ORDER BY rank, due_at) AS nth
     FROM (
-        SELECT account, appointment_id, token, part_size, due_at, 1 AS rank FROM live
+        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM live
         UNION ALL
-        SELECT account, appointment_id, token, part_size, due_at, 2 AS rank FROM backfill
+        SELECT account, appointment_id, token, again, part_size, due_at, 2 AS rank FROM backfill
+        UNION ALL
+        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM probed
     ) AS candidates
 ), matched AS MATERIALIZED (
     -- A lock is taken on a row's newest version, while the outbox is read as of this statement's start. Where another
-    -- worker claimed and settled the appointment in between, the two disagree, the token tells, and the row is left.
-    SELECT c.account, c.appointment_id, f.slot, seen.newest_id, p.ids, p.changes, p.attempts
+    -- worker claimed and settled the appointment in between, or a person brought back a change, the two disagree, the
+    -- token or `again` tells, and the row is left.
+    SELECT c.account, c.appointment_id, f.slot, seen.newest_id, p.ids, p.changes, p.attempts, newer.set_by
     FROM chosen c
     JOIN free f USING (account, nth)
     JOIN caspen_sync.queue seen
         ON seen.account = c.account AND seen.appointment_id = c.appointment_id
-       AND seen.token IS NOT DISTINCT FROM c.token
+       AND seen.token IS NOT DISTINCT FROM c.token AND seen.again = c.again
     CROSS JOIN LATERAL (
         SELECT array_agg(o.id ORDER BY o.id) AS ids,
                array_agg(CASE WHEN octet_length(o.changes::text) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
@@ -114,16 +139,23 @@ WITH asked AS MATERIALIZED (
             LIMIT least(c.part_size, $6)
         ) AS o
     ) AS p
+    LEFT JOIN LATERAL (
+        -- Only a change that was brought back is older than what was accepted last.
+        SELECT a.set_by FROM caspen_sync.appointment a
+        WHERE a.account = c.account AND a.appointment_id = c.appointment_id AND a.last_change_id > p.ids[1]
+        LIMIT 1
+    ) AS newer ON true
 ), leased AS (
     UPDATE caspen_sync.queue q
     SET token = gen_random_uuid(),
         due_at = now() + make_interval(secs => $5),
         leased_until = now() + make_interval(secs => $5),
         worker = $3,
+        again = false,
         newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
     FROM matched m
     WHERE q.account = m.account AND q.appointment_id = m.appointment_id
-    RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size
+    RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size, q.turned_away_at
 ), taken AS (
     -- The worst case, for whatever happens next: written at the last moment, one timeout from now, and then held up by
     -- the network or a gateway for another one before the API counts it.
@@ -134,8 +166,9 @@ WITH asked AS MATERIALIZED (
     WHERE r.account = m.account AND r.slot = m.slot
     RETURNING r.account, r.slot, r.free_at
 )
-SELECT l.account, l.appointment_id, l.token, l.lane, l.failures, l.part_size, s.probe,
-       m.newest_id, m.ids, m.changes, m.attempts, t.slot, t.free_at AS slot_free_at
+SELECT l.account, l.appointment_id, l.token, l.lane, l.failures, l.part_size, s.probing, s.pause_reason,
+       coalesce(l.turned_away_at < s.welcomed_at, false) AS suspect,
+       m.newest_id, m.ids, m.changes, m.attempts, m.set_by, t.slot, t.free_at AS slot_free_at
 FROM matched m
 JOIN leased l USING (account, appointment_id)
 JOIN taken t USING (account, slot)

@@ -1,6 +1,6 @@
--- Makes the account's slots exactly as many as its limit. Runs after register_account and lock_slots, in the same
--- transaction.
--- In:  $1 account text, $2 rate_limit int, $3 request timeout float8 (s).
+-- Makes the account's slots exactly as many as its limit. Runs after register_account or tell_limit and lock_slots, in
+-- the same transaction.
+-- In:  $1 account text, $2 slots int, $3 request timeout float8 (s).
 --
 -- The first slots of an account are free at once. Later ones rest for the worst case first: they may come in the place
 -- of slots that were taken away while their requests were on the wire. Of too many, those that have rested longest go.

@@ -2,24 +2,27 @@
 -- in one statement and so in one transaction.
 -- In, as columns of equal length:
 --   claims    $1 account text[], $2 appointment_id text[], $3 token uuid[], $4 newest id dealt with bigint[],
---             $5 due again in float8[] (s; null: when there is more to send), $6 failures int[], $7 part_size int[]
---   changes   $8 which claim int[] (from 1), $9 id bigint[], $10 new state text[] (null: stays pending),
---             $11 requests to charge int[], $12 last_error text[]
---   answers   $13 which claim int[], $14 the typed fields jsonb[], $15 the whole answer jsonb[], $16 last_change_id bigint[]
---   attempts  $17 account text[], $18 appointment_id text[], $19 change ids text[] (each an array literal),
---             $20 started so long ago float8[] (s), $21 duration float8[] (ms), $22 http_status smallint[],
---             $23 outcome text[], $24 error text[], $25 worker text
---   slots     $26 account text[], $27 slot int[], $28 free_at as taken timestamptz[], $29 free again in float8[] (s)
--- Out: the numbers of the claims that were still held. One that is missing has lost its lease, and of it nothing is
--- written but the attempt, which is a fact, and the slot, which has a fence of its own.
+--             $5 due again in float8[] (s; null: when there is more to send), $6 failures int[], $7 part_size int[],
+--             $8 turned away with its account boolean[]
+--   changes   $9 which claim int[] (from 1), $10 id bigint[], $11 new state text[] (null: stays pending),
+--             $12 requests to charge int[], $13 last_error text[], $14 what the API said jsonb[]
+--   answers   $15 which claim int[], $16 the typed fields jsonb[], $17 the whole answer jsonb[], $18 last_change_id bigint[],
+--             $19 which change set each field jsonb[]
+--   attempts  $20 account text[], $21 appointment_id text[], $22 change ids text[] (each an array literal),
+--             $23 started so long ago float8[] (s), $24 duration float8[] (ms), $25 http_status smallint[],
+--             $26 outcome text[], $27 error text[], $28 worker text
+--   slots     $29 account text[], $30 slot int[], $31 free_at as taken timestamptz[], $32 free again in float8[] (s)
+-- Out: the numbers of the claims that were still held, and whether anything has failed or been rejected in a row in the
+-- claim's account. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
+-- a fact, and the slot, which has a fence of its own.
 --
 -- The fence: a claim counts only while its token is the row's newest and its lease has not run out.
 WITH claim AS (
-    SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, nth::int
-    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[])
-        WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, nth)
+    SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth::int
+    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[], $8::boolean[])
+        WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth)
 ), held AS MATERIALIZED (
-    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.nth
+    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.turned_away, c.nth
     FROM claim c
     JOIN caspen_sync.queue q USING (account, appointment_id)
     WHERE q.token = c.token AND q.leased_until > clock_timestamp()
@@ -38,15 +41,21 @@ WITH claim AS (
         worker = NULL,
         failures = h.failures,
         part_size = h.part_size,
-        due_at = CASE WHEN h.due_in_s IS NOT NULL THEN clock_timestamp() + make_interval(secs => h.due_in_s)
-                      WHEN q.newest_id > h.upto_id THEN clock_timestamp()
+        turned_away_at = CASE WHEN h.turned_away THEN clock_timestamp()
+                              WHEN h.due_in_s IS NOT NULL THEN q.turned_away_at END,
+        -- What was turned away with its account goes behind everybody else as a probe, and comes first when the account is
+        -- welcome again: probes take what came last, claims what came first.
+        due_at = CASE WHEN h.turned_away THEN clock_timestamp() - interval '1 day'
+                      WHEN h.due_in_s IS NOT NULL THEN clock_timestamp() + make_interval(secs => h.due_in_s)
+                      WHEN q.newest_id > h.upto_id OR q.again THEN clock_timestamp()
                       ELSE 'infinity' END
     FROM held h
     WHERE q.account = h.account AND q.appointment_id = h.appointment_id
-    RETURNING h.nth
+    RETURNING h.nth, h.account
 ), verdict AS MATERIALIZED (
-    SELECT h.account, v.id, v.state, v.charged, v.error
-    FROM unnest($8::int[], $9::bigint[], $10::text[], $11::int[], $12::text[]) AS v (nth, id, state, charged, error)
+    SELECT h.account, v.id, v.state, v.charged, v.error, v.messages
+    FROM unnest($9::int[], $10::bigint[], $11::text[], $12::int[], $13::text[], $14::jsonb[])
+        AS v (nth, id, state, charged, error, messages)
     JOIN held h USING (nth)
 ), changed AS (
     -- Pending, said so that the index of pending changes does not offer itself: planned on an empty table, it would be
@@ -58,17 +67,23 @@ WITH claim AS (
         finished_at = CASE WHEN v.state IS NOT NULL THEN clock_timestamp() END
     FROM verdict v
     WHERE o.account = v.account AND o.id = v.id AND o.state NOT IN ('synced', 'parked', 'discarded')
+), explained AS (
+    INSERT INTO caspen_sync.rejection AS r (account, change_id, at, messages)
+    SELECT account, id, clock_timestamp(), messages FROM verdict WHERE messages IS NOT NULL
+    ON CONFLICT (account, change_id) DO UPDATE SET at = excluded.at, messages = excluded.messages
 ), answered AS (
     INSERT INTO caspen_sync.appointment AS a (
         account, appointment_id, id, location_id, practitioner_id, service_id, client_id, client_package_id, case_id,
         starts_at, ends_at, duration, status, confirmed, confirmed_at, room_id, vehicle_id, resource_ids, note,
-        cancellation_reason_id, cancellation_note, cancelled_at, created_at, resource, synced_at, last_change_id)
+        cancellation_reason_id, cancellation_note, cancelled_at, created_at, resource, synced_at, last_change_id,
+        set_by)
     SELECT
         h.account, h.appointment_id, f.id, f.location_id, f.practitioner_id, f.service_id, f.client_id,
         f.client_package_id, f.case_id, f.starts_at, f.ends_at, f.duration, f.status, f.confirmed, f.confirmed_at,
         f.room_id, f.vehicle_id, f.resource_ids, f.note, f.cancellation_reason_id, f.cancellation_note,
-        f.cancelled_at, f.created_at, r.resource, clock_timestamp(), r.last_change_id
-    FROM unnest($13::int[], $14::jsonb[], $15::jsonb[], $16::bigint[]) AS r (nth, fields, resource, last_change_id)
+        f.cancelled_at, f.created_at, r.resource, clock_timestamp(), r.last_change_id, r.set_by
+    FROM unnest($15::int[], $16::jsonb[], $17::jsonb[], $18::bigint[], $19::jsonb[])
+        AS r (nth, fields, resource, last_change_id, set_by)
     JOIN held h USING (nth)
     CROSS JOIN LATERAL jsonb_to_record(r.fields) AS f (
         id text, location_id text, practitioner_id text, service_id text, client_id text, client_package_id text,
@@ -84,21 +99,22 @@ WITH claim AS (
         vehicle_id = excluded.vehicle_id, resource_ids = excluded.resource_ids, note = excluded.note,
         cancellation_reason_id = excluded.cancellation_reason_id, cancellation_note = excluded.cancellation_note,
         cancelled_at = excluded.cancelled_at, created_at = excluded.created_at, resource = excluded.resource,
-        synced_at = excluded.synced_at, last_change_id = greatest(a.last_change_id, excluded.last_change_id)
+        synced_at = excluded.synced_at, last_change_id = greatest(a.last_change_id, excluded.last_change_id),
+        set_by = a.set_by || excluded.set_by -- what was sent is newer, field by field: see merge.py
 ), attempted AS (
     INSERT INTO caspen_sync.attempt (account, appointment_id, change_ids, started_at, duration_ms, http_status, outcome,
                                      error, worker)
     SELECT t.account, t.appointment_id, t.change_ids::bigint[], clock_timestamp() - make_interval(secs => t.age_s),
-           t.duration_ms, t.http_status, t.outcome, t.error, $25
-    FROM unnest($17::text[], $18::text[], $19::text[], $20::float8[], $21::float8[], $22::smallint[], $23::text[],
-                $24::text[])
+           t.duration_ms, t.http_status, t.outcome, t.error, $28
+    FROM unnest($20::text[], $21::text[], $22::text[], $23::float8[], $24::float8[], $25::smallint[], $26::text[],
+                $27::text[])
         AS t (account, appointment_id, change_ids, age_s, duration_ms, http_status, outcome, error)
     WHERE NOT EXISTS (SELECT FROM settled_before b
                       WHERE b.account = t.account AND b.appointment_id = t.appointment_id)
 ), used AS MATERIALIZED (
     -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
     SELECT r.account, r.slot, s.rest_s
-    FROM unnest($26::text[], $27::int[], $28::timestamptz[], $29::float8[]) AS s (account, slot, taken, rest_s)
+    FROM unnest($29::text[], $30::int[], $31::timestamptz[], $32::float8[]) AS s (account, slot, taken, rest_s)
     JOIN caspen_sync.rate_slot r USING (account, slot)
     WHERE r.free_at = s.taken
     ORDER BY r.account, r.slot
@@ -109,6 +125,6 @@ WITH claim AS (
     FROM used u
     WHERE r.account = u.account AND r.slot = u.slot
 )
-SELECT nth FROM released
+SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up FROM released r
 UNION ALL
-SELECT nth FROM settled_before
+SELECT nth, false FROM settled_before

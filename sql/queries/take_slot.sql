@@ -3,7 +3,7 @@
 -- Out: the slot and when it is free again; no row when none is to be had, or the account is paused.
 WITH asked AS (
     SELECT a.account, make_interval(secs => 2 * $3 + a.rate_window_s + a.rate_guard_s) AS worst_case,
-           CASE WHEN $2::text = 'live' THEN 0 ELSE floor(a.rate_limit * a.live_reserve)::int END AS reserve
+           CASE WHEN $2::text = 'live' THEN 0 ELSE floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int END AS reserve
     FROM caspen_sync.account a
     WHERE a.account = $1 AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
 ), free AS MATERIALIZED (

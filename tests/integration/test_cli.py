@@ -273,7 +273,7 @@ async def test_once_with_a_bad_change(database: Database) -> None:
         await database.write("app_2", {"note": None})
         ended = await said("run", "--once", "--log-level", "error", env=environment(database.dsn, sandbox.base_url))
     assert ended.exit_code == 65
-    assert ended.stderr == "caspen-sync: everything due is sent, but 1 change was parked\n"
+    assert ended.stderr == "caspen-sync: everything due is sent, but 1 change was parked; see caspen-sync parked list\n"
 
 
 async def test_once_with_a_revoked_token(database: Database) -> None:

@@ -71,7 +71,7 @@ async def test_a_throttled_pause_ends_by_itself(database: Database) -> None:
     claims = await eventually(lambda: claim(store, 5), what="the pause ends")
     paused = await account(database)
     assert paused["now"] >= paused["paused_until"]
-    assert (len(claims), any(one.probe for one in claims)) == (5, False)
+    assert (len(claims), any(one.probing for one in claims)) == (5, False)
 
 
 async def test_a_throttled_pause_is_never_shortened(database: Database) -> None:
@@ -107,11 +107,11 @@ async def test_a_refused_account_sends_one_probe_at_a_time(database: Database) -
     (held,) = await claim(store)
     await settle(store, stopped(held, "refused", wait_s=0.2))
     probes = await eventually(lambda: claims_of_many(store, lease_s=0.5), what="a probe")
-    assert [one.probe for one in probes] == [True]
+    assert [one.probing for one in probes] == ["refused"]
     pushed = (await account(database))["paused_until"]
     next_probes = await eventually(lambda: claims_of_many(store, lease_s=60.0), what="the next probe")
     assert (await account(database))["now"] >= pushed
-    assert [one.probe for one in next_probes] == [True]
+    assert [one.probing for one in next_probes] == ["refused"]
     assert await claims_of_many(store) == []
 
 
@@ -153,7 +153,7 @@ async def test_a_throttled_probe_waits_and_stays_a_probe(database: Database) -> 
     assert (paused["pause_kind"], paused["pause_reason"]) == ("refused", "refused, says the API")
     probes = await eventually(lambda: claims_of_many(store), what="a probe")
     assert (await account(database))["now"] >= paused["paused_until"]
-    assert [one.probe for one in probes] == [True]
+    assert [one.probing for one in probes] == ["refused"]
 
 
 async def test_welcome_ends_the_pause(database: Database) -> None:
@@ -166,7 +166,7 @@ async def test_welcome_ends_the_pause(database: Database) -> None:
     assert await settle(store, replace(accepted(probe), welcome=True)) == []
     welcome = await account(database)
     assert (welcome["paused_until"], welcome["pause_kind"], welcome["pauses"]) == (None, None, 0)
-    assert [one.probe for one in await claim(store, 5)] == [False] * 5
+    assert [one.probing for one in await claim(store, 5)] == [None] * 5
 
 
 async def test_welcome_leaves_a_throttle_alone(database: Database) -> None:
@@ -216,7 +216,7 @@ async def test_a_probe_needs_a_due_appointment(database: Database) -> None:
     assert (await account(database))["paused_until"] == paused["paused_until"]
     await database.write("app_new", {"note": "n"})
     await store.take_in(["default"])
-    assert [one.probe for one in await claims_of_many(store)] == [True]
+    assert [one.probing for one in await claims_of_many(store)] == ["refused"]
 
 
 async def test_a_lost_lease_pauses_nobody(database: Database) -> None:

@@ -24,9 +24,9 @@ ACCOUNTS = ["default"]
 NOW = datetime.now(UTC)
 NOTHING: list[Any] = []
 SETTLE = [
-    *(["default"], ["app_1"], [uuid.UUID(int=0)], [1], [None], [0], [None]),
-    *([1], [1], ["synced"], [1], [None]),
-    *([1], ['{"id": "app_1"}'], ['{"id": "app_1"}'], [1]),
+    *(["default"], ["app_1"], [uuid.UUID(int=0)], [1], [None], [0], [None], [False]),
+    *([1], [1], ["synced"], [1], [None], [None]),
+    *([1], ['{"id": "app_1"}'], ['{"id": "app_1"}'], [1], ['{"note": 1}']),
     *(["default"], ["app_1"], ["{1}"], [0.1], [10.0], [200], ["synced"], [None], "w"),
     *(["default"], [1], [NOW], [60.0]),
 ]
@@ -38,8 +38,14 @@ STATEMENTS: dict[str, list[Any]] = {
     "outlook": [ACCOUNTS],
     "left_over": [ACCOUNTS, 75.0],
     "idle": [ACCOUNTS],
+    "hold_back": [ACCOUNTS, [10], [0.1]],
+    "run_up_over": [ACCOUNTS, ["down"]],
+    "run_up": [ACCOUNTS, ["rejected"], ["app_1"], ["404"], ["{1}"], [1]],
+    "run_up_length": [ACCOUNTS],
+    "pause": [ACCOUNTS, ["down"], ["503"], [10.0], [0.1], [300.0], [0.1], [None]],
+    "reinstate": ["default", "rejected"],
 }
-TABLES = {"outbox", "arrival", "queue", "rate_slot", "account", "appointment", "attempt"}
+TABLES = {"outbox", "arrival", "queue", "rate_slot", "account", "appointment", "attempt", "run_up", "rejection"}
 
 
 @pytest.fixture

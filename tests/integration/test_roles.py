@@ -37,6 +37,9 @@ TABLES = (
     "appointment",
     "attempt",
     "worker",
+    "run_up",
+    "rejection",
+    "intervention",
     "migration",
 )
 

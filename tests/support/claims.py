@@ -12,8 +12,9 @@ import asyncpg
 from tests.support.database import Database
 from tests.support.waiting import eventually
 from worker import clock
-from worker.claims import Answer, Attempt, Claim, Pause, PauseKind, Settlement, UsedSlot, Verdict
+from worker.claims import Answer, Attempt, Claim, Pause, PauseKind, Settlement, UsedSlot, Verdict, Written
 from worker.config import AccountSettings
+from worker.merge import set_by
 from worker.store import Store
 
 TIMEOUT_S = 30.0
@@ -103,7 +104,9 @@ def accepted(claimed: Claim, resource: dict[str, Any] | None = None, *, answered
         verdicts=tuple(
             Verdict(change_id=change.id, state="synced", charged=1, error=None) for change in claimed.changes
         ),
-        answer=Answer(fields=body, resource=body, last_change_id=claimed.changes[-1].id),
+        answer=Answer(
+            fields=body, resource=body, last_change_id=claimed.changes[-1].id, set_by=set_by(claimed.changes)
+        ),
     )
 
 
@@ -122,9 +125,14 @@ def stopped(claimed: Claim, kind: PauseKind, *, wait_s: float, longest_s: float 
     return replace(turned_down, pause=pause)
 
 
+async def written(store: Store, *settlements: Settlement, rest_s: float = REST_S) -> Written:
+    """Writes back in one batch; returns what that did."""
+    return await store.settle(settlements, {one.claim.account: rest_s for one in settlements})
+
+
 async def settle(store: Store, *settlements: Settlement, rest_s: float = REST_S) -> list[Settlement]:
     """Writes back in one batch; returns those whose lease was lost."""
-    return await store.settle(settlements, {one.claim.account: rest_s for one in settlements})
+    return list((await written(store, *settlements, rest_s=rest_s)).lost)
 
 
 async def lease_over(database: Database, claimed: Claim) -> None:

@@ -22,6 +22,8 @@ FAST = {
     "ACCOUNTS__DEFAULT__CONCURRENCY": "8",
     "RETRY__BACKOFF_BASE_S": "0.2",
     "RETRY__BACKOFF_MAX_S": "1",
+    "RETRY__PROBE_BASE_S": "0.2",
+    "RETRY__PROBE_MAX_S": "1",
     "WORKER__POLL_S": "0.5",
 }
 

@@ -8,13 +8,22 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from worker.claims import Claim, Slot
+from worker.claims import Claim, PauseKind, Slot
 from worker.contract import AppointmentResource
 from worker.merge import Change
 from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
-from worker.policy import Limits, Sent
+from worker.policy import Sent
+from worker.times import Limits
 
-LIMITS = Limits(timeout_s=30.0, window_s=60.0, backoff_base_s=2.0, backoff_max_s=900.0, max_attempts=20)
+LIMITS = Limits(
+    timeout_s=30.0,
+    window_s=60.0,
+    backoff_base_s=2.0,
+    backoff_max_s=900.0,
+    max_attempts=20,
+    probe_base_s=10.0,
+    probe_max_s=300.0,
+)
 
 NOT_SENT = NotSent(reason="refused")
 RETRY = Retry(status=503, reason="503 temporarily unavailable")
@@ -35,7 +44,15 @@ def slot(number: int = 1, taken_at: float = 100.0) -> Slot:
     return Slot(account="default", number=number, free_at=datetime(2024, 1, 1, tzinfo=UTC), taken_at=taken_at)
 
 
-def claim(changes: Sequence[Change], *, failures: int = 0, part_size: int | None = None, probe: bool = False) -> Claim:
+def claim(
+    changes: Sequence[Change],
+    *,
+    failures: int = 0,
+    part_size: int | None = None,
+    probing: PauseKind | None = None,
+    pause_reason: str | None = None,
+    suspect: bool = False,
+) -> Claim:
     """A claim of these changes; the queue knew of no newer one."""
     return Claim(
         account="default",
@@ -44,7 +61,9 @@ def claim(changes: Sequence[Change], *, failures: int = 0, part_size: int | None
         lane="live",
         failures=failures,
         part_size=part_size,
-        probe=probe,
+        probing=probing,
+        pause_reason=pause_reason,
+        suspect=suspect,
         changes=tuple(changes),
         newest_id=changes[-1].id if changes else 77,
         slot=slot(),

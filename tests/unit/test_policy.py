@@ -25,11 +25,12 @@ from tests.support.settlements import (
     slot,
     synced,
 )
-from worker.claims import Settlement, UsedSlot
+from worker.claims import PauseKind, Settlement, UsedSlot
 from worker.contract import AppointmentResource
 from worker.merge import Change, sift
 from worker.outcome import Exchange, NotSent, Outcome, Rejected, Retry, Throttled
-from worker.policy import REFUSED_BASE_S, REFUSED_MAX_S, THROTTLE_MAX_S, Sent, failed, release, settle
+from worker.policy import Sent, failed, release, settle
+from worker.times import THROTTLE_MAX_S
 
 ALL: list[Outcome] = [synced(note="note 2"), NOT_SENT, RETRY, UNKNOWN, THROTTLED, REFUSED, REJECTED, NO_SUCH]
 CHANCE = random.Random(1)
@@ -39,7 +40,7 @@ def settled(*outcomes: Outcome, changes: tuple[Change, ...] | None = None, **of_
     """What follows for two changes, or these, when the requests of their claim came to these outcomes."""
     held = notes(1, 2) if changes is None else changes
     sound, breaches = sift(held, ids="integer")
-    return settle(claim(held, **of_claim), sound, breaches, sent(*outcomes), LIMITS, CHANCE)
+    return settle(claim(held, **of_claim), sound, sent(*outcomes), LIMITS, CHANCE, breaches=breaches)
 
 
 def states(settlement: Settlement) -> list[tuple[int, str | None, int]]:
@@ -105,8 +106,8 @@ def test_refused() -> None:
     assert states(settlement) == []
     assert (settlement.due_in_s, settlement.failures) == (0, 3)
     assert settlement.pause is not None
-    assert (settlement.pause.kind, settlement.pause.wait_s) == ("refused", REFUSED_BASE_S)
-    assert (settlement.pause.longest_s, settlement.pause.reason) == (REFUSED_MAX_S, REFUSED.reason)
+    assert (settlement.pause.kind, settlement.pause.wait_s) == ("refused", LIMITS.probe_base_s)
+    assert (settlement.pause.longest_s, settlement.pause.reason) == (LIMITS.probe_max_s, REFUSED.reason)
 
 
 def test_a_rejected_change_is_parked_with_what_the_api_said() -> None:
@@ -186,11 +187,11 @@ def test_each_request_is_on_record_and_what_was_not_sent_is_none(first: Outcome,
 
 
 @pytest.mark.parametrize("outcome", ALL)
-@pytest.mark.parametrize("probe", [True, False])
-def test_only_a_probe_that_the_api_heard_ends_a_pause(outcome: Outcome, *, probe: bool) -> None:
+@pytest.mark.parametrize("probing", ["refused", "down", None])
+def test_only_a_probe_that_the_api_heard_ends_a_pause(outcome: Outcome, probing: PauseKind | None) -> None:
     """Accepted or rejected, the token was good; anything else does not tell."""
     heard = outcome.name in ("synced", "rejected")
-    assert settled(outcome, probe=probe).welcome == (probe and heard)
+    assert settled(outcome, probing=probing).welcome == (probing is not None and heard)
 
 
 # -- slots -----------------------------------------------------------------------------------------------------------
@@ -214,10 +215,10 @@ def test_a_slot_that_was_used_twice_cools_from_its_last_use() -> None:
     times: list[tuple[Outcome, float]] = [(NOT_SENT, 101.0), (RETRY, 102.0)]
     requests = [Sent(slot=one, exchange=Exchange(outcome=o, started_at=at, ended_at=at + 1)) for o, at in times]
     held = notes(1)
-    settlement = settle(claim(held), held, (), requests, LIMITS, CHANCE)
+    settlement = settle(claim(held), held, requests, LIMITS, CHANCE)
     assert settlement.slots == (UsedSlot(slot=one, answered_at=103.0),)
     requests = [*requests, Sent(slot=slot(2), exchange=Exchange(outcome=UNKNOWN, started_at=104.0, ended_at=134.0))]
-    assert settle(claim(held), held, (), requests, LIMITS, CHANCE).slots == (UsedSlot(slot=one, answered_at=103.0),)
+    assert settle(claim(held), held, requests, LIMITS, CHANCE).slots == (UsedSlot(slot=one, answered_at=103.0),)
 
 
 # -- giving up -------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class Appointment:
         assert sound, "the tests write no breaches"
         outcome = fault or self._answer(fold(sound))
         limits = replace(LIMITS, max_attempts=self.max_attempts)
-        settlement = settle(held, sound, breaches, sent(outcome), limits, self.chance)
+        settlement = settle(held, sound, sent(outcome), limits, self.chance, breaches=breaches)
         self.requests += 1
         self.part_size, self.failures = settlement.part_size, settlement.failures
         verdicts = {verdict.change_id: verdict for verdict in settlement.verdicts}

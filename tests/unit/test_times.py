@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.settlements import LIMITS, claim, notes, slot
 from worker.claims import Claim, Slot
-from worker.policy import Limits, backoff_s, deadline, lease_s, may_start
+from worker.times import Limits, backoff_s, deadline, lease_s, may_start
 
 # Sums of floats may be off by this much.
 EPSILON = 1e-6

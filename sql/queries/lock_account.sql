@@ -1,0 +1,3 @@
+-- Locks accounts until the transaction ends, so that what fails in several processes is counted one after the other.
+-- In:  $1 accounts text[].
+SELECT account FROM caspen_sync.account WHERE account = ANY ($1::text[]) ORDER BY account FOR UPDATE

@@ -1,0 +1,38 @@
+-- An account was paused for what went wrong in a row: the changes get back what that charged them, and what was parked by
+-- it is pending again, at its old place.
+-- In:  $1 account text, $2 kind text.
+-- Out: one row: how many changes.
+-- Locks in the order queue, outbox, run_up; no account is locked.
+WITH peeked AS MATERIALIZED (
+    SELECT u.account, u.appointment_id FROM caspen_sync.run_up u WHERE u.account = $1 AND u.kind = $2
+), locked AS MATERIALIZED (
+    SELECT q.account, q.appointment_id
+    FROM peeked p
+    JOIN caspen_sync.queue q USING (account, appointment_id)
+    ORDER BY q.account, q.appointment_id
+    FOR UPDATE OF q
+), run_up AS MATERIALIZED (
+    SELECT u.account, u.appointment_id, u.change_ids, u.charged
+    FROM locked l
+    JOIN caspen_sync.run_up u USING (account, appointment_id)
+    WHERE u.kind = $2
+    FOR UPDATE OF u
+), changed AS (
+    UPDATE caspen_sync.outbox o
+    SET state = 'pending', finished_at = NULL, attempts = greatest(0, o.attempts - r.charged)
+    FROM (SELECT account, unnest(change_ids) AS id, charged FROM run_up) AS r
+    WHERE o.account = r.account AND o.id = r.id AND o.state NOT IN ('synced', 'discarded')
+    RETURNING o.id
+), queued AS (
+    UPDATE caspen_sync.queue q
+    SET again = true,
+        turned_away_at = CASE WHEN $2 = 'rejected' THEN clock_timestamp() ELSE q.turned_away_at END,
+        due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() - interval '1 day' ELSE q.due_at END
+    FROM run_up r
+    WHERE q.account = r.account AND q.appointment_id = r.appointment_id
+), over AS (
+    DELETE FROM caspen_sync.run_up u
+    USING run_up r
+    WHERE u.account = r.account AND u.appointment_id = r.appointment_id AND u.kind = $2
+)
+SELECT count(*)::int AS changes FROM changed

@@ -1,0 +1,7 @@
+-- The API did better: what failed, or was rejected, before that is no run-up any more.
+-- In, as columns of equal length: $1 account text[], $2 kind text[].
+-- An account that is paused for it keeps it: reinstate.sql has still to bring back what it cost.
+DELETE FROM caspen_sync.run_up u
+USING unnest($1::text[], $2::text[]) AS w (account, kind), caspen_sync.account a
+WHERE u.account = w.account AND u.kind = w.kind
+  AND a.account = w.account AND a.pause_kind IS DISTINCT FROM w.kind
