@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from worker import __version__
 from worker.cli.messages import complain
@@ -18,6 +19,9 @@ exit codes: 0 nothing left to do; 64 bad usage; 65 drained, but this run parked 
 reach; 75 work is left (backing off, or out of time); 77 an account is paused because the API refused its token;
 78 bad configuration
 """
+
+
+Commands = Any  # argparse keeps the class of its subcommands' collection to itself
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +77,11 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_common(command)
     command.set_defaults(handler=_run)
 
+    _add_status(commands)
+    _add_parked(commands)
+    _add_attempts(commands)
+    _add_pause(commands)
+
     command = commands.add_parser("sandbox", help="a stand-in for the API", description=_SANDBOX)
     if "sandbox" in arguments:
         from worker.sandbox.command import add_arguments
@@ -87,6 +96,85 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_status(commands: Commands) -> None:
+    command = commands.add_parser("status", help="how it is", description=_STATUS, epilog=EPILOG)
+    command.add_argument("--json", action="store_true", help="for programs")
+    _add_common(command)
+    command.set_defaults(handler=_status)
+
+
+def _add_parked(commands: Commands) -> None:
+    parked = commands.add_parser("parked", help="the refused changes", description=_PARKED, epilog=EPILOG)
+    actions = parked.add_subparsers(
+        title="actions", metavar="ACTION", required=True, parser_class=_Parser, dest="action"
+    )
+
+    command = actions.add_parser("list", help="which, since when, and why", description=_PARKED_LIST)
+    _add_filters(command)
+    command.add_argument("--limit", type=_positive, metavar="N", help="at most N, the oldest")
+    command.add_argument("--json", action="store_true", help="for programs: an array of objects")
+
+    command = actions.add_parser("show", help="one change: body, attempts, the API's words", description=_PARKED_SHOW)
+    command.add_argument("id", type=_positive, metavar="ID")
+    command.add_argument("--account", metavar="NAME", help="only if it is of this account")
+    command.add_argument("--json", action="store_true", help="for programs: one object")
+
+    for name, verb, description in (("retry", "send again", _PARKED_RETRY), ("discard", "give up", _PARKED_DISCARD)):
+        command = actions.add_parser(name, help=f"{verb} some or all", description=description)
+        command.add_argument("ids", type=_positive, nargs="*", metavar="ID")
+        _add_filters(command)
+        command.add_argument("--all", action="store_true", help="every parked change")
+        command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        command.add_argument("--yes", action="store_true", help="do not ask, even in a terminal")
+        command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
+
+    command = actions.add_parser("edit", help="replace a change's body and send it", description=_PARKED_EDIT)
+    command.add_argument("id", type=_positive, metavar="ID")
+    command.add_argument("--account", metavar="NAME", help="only if it is of this account")
+    command.add_argument("--file", type=Path, metavar="FILE", help="the new body; - for standard input")
+    command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
+
+    for command in actions.choices.values():
+        _add_common(command)
+        command.set_defaults(handler=_parked)
+
+
+def _add_attempts(commands: Commands) -> None:
+    command = commands.add_parser("attempts", help="the requests made for one appointment", description=_ATTEMPTS)
+    command.add_argument("appointment", metavar="APPOINTMENT")
+    command.add_argument("--account", metavar="NAME", help="only those of this account")
+    command.add_argument("--limit", type=_positive, default=50, metavar="N", help="the newest N (default 50)")
+    command.add_argument("--json", action="store_true", help="for programs: an array of objects")
+    _add_common(command)
+    command.set_defaults(handler=_attempts)
+
+
+def _add_pause(commands: Commands) -> None:
+    command = commands.add_parser("pause", help="stop one account", description=_PAUSE)
+    command.add_argument("account", metavar="ACCOUNT")
+    command.add_argument("--reason", metavar="TEXT", help="why; status and run --once show it")
+    _add_common(command)
+    command.set_defaults(handler=_pause)
+
+    command = commands.add_parser("resume", help="let one account go on", description=_RESUME)
+    command.add_argument("account", metavar="ACCOUNT")
+    command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
+    _add_common(command)
+    command.set_defaults(handler=_resume)
+
+
+def _add_filters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--account", metavar="NAME", help="only those of this account")
+    command.add_argument("--appointment", metavar="ID", help="only those of this appointment")
+    command.add_argument(
+        "--since",
+        type=_since,
+        metavar="T",
+        help="only those parked since: 2026-11-24, 2026-11-24T08:30, or 90m, 12h, 3d",
+    )
+    command.add_argument("--error", metavar="TEXT", help="only those whose error holds this text")
+
+
 _MIGRATE = """\
 Brings the schema caspen_sync up to date. Safe to run twice, or from two hosts at once; refuses a schema that is newer
 than this program.
@@ -94,6 +182,40 @@ than this program.
 _RUN = """\
 Sends pending changes to the API and writes the answers back. Without --once it is the service: it works until SIGTERM
 or SIGINT, which let requests in flight finish and give the rest back; a second signal stops at once.
+"""
+_STATUS = """\
+How each account is: what is pending and for how long, what is on the wire, backing off and parked, the budget, and
+whether it is paused, why, and until when; and which workers are alive.
+"""
+_PARKED = """\
+Changes that the API refused, or that break its contract, wait here for a person. The others of their appointment go on.
+"""
+_PARKED_LIST = """\
+The parked changes, oldest first, without their bodies.
+"""
+_PARKED_SHOW = """\
+One parked change with everything about it. Prints its body and the API's words to it: mind who looks on.
+"""
+_PARKED_RETRY = """\
+Makes parked changes pending again, each at its old place in the order: fields that newer changes of the same
+appointment have set since are left out, and that is said. In a terminal, the number of changes is asked back.
+"""
+_PARKED_DISCARD = """\
+Gives parked changes up: they are never sent. In a terminal, the number of changes is asked back.
+"""
+_PARKED_EDIT = """\
+Replaces what a parked change says and makes it pending again, as retry does. The new body comes from FILE, from
+standard input, or, in a terminal, from your $EDITOR; never from an argument, which the list of processes would show.
+"""
+_ATTEMPTS = """\
+The requests that were made for one appointment, newest first: when, what came of it, and which changes it carried.
+"""
+_PAUSE = """\
+Stops an account in every process until it is resumed. Requests on the wire finish; changes are taken in and wait.
+"""
+_RESUME = """\
+Lets an account go on, whatever it is paused for: by hand, or because the API refused it, rejected everything, or was
+down.
 """
 _SANDBOX = """\
 A stand-in for the API that follows its contract, throttle and faults included. Point api.base_url at the address that
@@ -122,6 +244,24 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _since(text: str) -> datetime:
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
+    if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 8:
+        return datetime.now(UTC) - timedelta(**{unit: int(text[:-1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time such as 2026-11-24T08:30, nor one ago such as 12h"
+        ) from None
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 10 <= int(text) <= 100_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 10 to 100000")
@@ -138,6 +278,36 @@ def _run(args: argparse.Namespace) -> int:
     from worker.cli.run import run
 
     return run(args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from worker.cli.status import run
+
+    return run(args)
+
+
+def _parked(args: argparse.Namespace) -> int:
+    from worker.cli.parked import run
+
+    return run(args)
+
+
+def _attempts(args: argparse.Namespace) -> int:
+    from worker.cli.attempts import run
+
+    return run(args)
+
+
+def _pause(args: argparse.Namespace) -> int:
+    from worker.cli.pause import run_pause
+
+    return run_pause(args)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from worker.cli.pause import run_resume
+
+    return run_resume(args)
 
 
 def _sandbox(args: argparse.Namespace) -> int:

@@ -1,0 +1,19 @@
+-- A person has given parked changes up.
+-- In:  $1 account text, $2 ids bigint[], $3 who text, $4 why text.
+-- Out: a row for each change that was still parked.
+WITH parked AS MATERIALIZED (
+    SELECT o.account, o.id
+    FROM caspen_sync.outbox o
+    WHERE o.account = $1 AND o.id = ANY ($2::bigint[]) AND o.state = 'parked'
+    ORDER BY o.id
+    FOR UPDATE OF o
+), changed AS (
+    UPDATE caspen_sync.outbox o
+    SET state = 'discarded', finished_at = clock_timestamp()
+    FROM parked p
+    WHERE o.account = p.account AND o.id = p.id
+), written_down AS (
+    INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason)
+    SELECT account, id, 'discard', $3, $4 FROM parked
+)
+SELECT id FROM parked ORDER BY id

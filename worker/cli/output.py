@@ -1,0 +1,61 @@
+"""What commands print for people and for programs: tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns under their names; the last one may be long. None is shown as -."""
+    texts = [list(header), *([_cell(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(header) - 1)]
+    for row in texts:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[-1]]).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; dataclasses are objects, times are ISO 8601."""
+    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+
+
+def local_time(at: datetime) -> str:
+    """To the second, in the zone of whoever reads it."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 4d 3h, 12m 5s, 0.4s."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or parts:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def counted(number: int, noun: str) -> str:
+    """1 change, 2 changes."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _cell(value: object) -> str:
+    """What came out of a database may hold anything; a terminal is sent nothing but text."""
+    text = "-" if value is None else str(value)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in the output")

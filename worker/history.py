@@ -1,0 +1,57 @@
+"""What happened to an appointment and its changes: the requests that were made, and what people did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from worker.database import understood
+from worker.sqlfiles import query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedAttempt:
+    """One HTTP request, as it stands in the log."""
+
+    account: str
+    started_at: datetime
+    duration_ms: float
+    outcome: str
+    http_status: int | None
+    change_ids: tuple[int, ...]
+    error: str | None
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervention:
+    """What a person did to a change."""
+
+    at: datetime
+    action: str
+    who: str
+    reason: str | None
+    left_out: tuple[str, ...]
+
+
+async def attempts(
+    conn: asyncpg.Connection,
+    appointment_id: str,
+    *,
+    account: str | None = None,
+    change_id: int | None = None,
+    limit: int,
+) -> list[LoggedAttempt]:
+    """The newest requests for an appointment, or those that carried one of its changes; newest first."""
+    with understood():
+        rows = await conn.fetch(query("attempts"), account, appointment_id, change_id, limit)
+    return [LoggedAttempt(**(dict(row) | {"change_ids": tuple(row["change_ids"])})) for row in rows]
+
+
+async def interventions(conn: asyncpg.Connection, account: str, change_id: int) -> list[Intervention]:
+    """What people did to a change, oldest first."""
+    with understood():
+        rows = await conn.fetch(query("interventions"), account, change_id)
+    return [Intervention(**(dict(row) | {"left_out": tuple(row["left_out"] or ())})) for row in rows]
