@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -79,9 +79,9 @@ class Verdict:
 class Answer:
     """The synced state to write."""
 
-    fields: str
+    fields: str = field(repr=False)
     """JSON of the typed columns."""
-    resource: str
+    resource: str = field(repr=False)
     """JSON of the whole answer."""
     last_change_id: int
 

@@ -7,7 +7,7 @@ remote appointment as sending the changes one by one in id order would.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.contract import IdPolicy, Problem, check_update
@@ -18,7 +18,7 @@ class Change:
     """One pending outbox row: what it sets, and how many requests were spent on it."""
 
     id: int
-    changes: Any
+    changes: Any = field(repr=False)
     attempts: int = 0
 
 
