@@ -8,19 +8,47 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import canary
 from tests.support.database import Database, with_database
+from tests.support.processes import TOKEN
+from worker import telemetry
+from worker.config import LogSettings
 from worker.embedded import embedded_postgres
 from worker.migrate import migrate
 
 # Timing is nobody's promise on a shared machine; `--hypothesis-seed` plays a failure again.
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
+
+# What tests log in this process goes the way of a real one, every level of it.
+telemetry.configure(LogSettings(format="json", level="debug"))
+
+
+def pytest_runtest_logstart() -> None:
+    """What an earlier test wrote is no canary any more."""
+    canary.forget()
+    canary.sing(TOKEN, canary.NOTE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test in which anything said a token or a value of a body fails, however well it went otherwise."""
+    report = yield
+    if call.excinfo is None and report.outcome == "passed":
+        try:
+            for name, text in report.sections:
+                canary.watch(text, where=name)
+        except canary.Leaked as error:
+            report.outcome = "failed"
+            report.longrepr = str(error)
+    return report
+
 
 _numbers = itertools.count(1)
 _PREFIX = f"caspen_sync_test_{os.getpid()}"
@@ -68,7 +96,10 @@ async def database(server_dsn: str, template: str) -> AsyncIterator[Database]:
         yield Database(dsn=dsn, pool=pool)
     finally:
         pool.terminate()
-        await _drop(server_dsn, name)
+        try:
+            await canary.audit(dsn)
+        finally:
+            await _drop(server_dsn, name)
 
 
 @pytest.fixture

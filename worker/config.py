@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from worker.contract import IdPolicy
 from worker.errors import ConfigError
+from worker.privacy import withhold, withhold_passwords
 
 ENV_PREFIX = "CASPEN_SYNC_"
 ENV_CONFIG = "CASPEN_SYNC_CONFIG"
@@ -29,7 +30,7 @@ _ENV_ELSEWHERE = {ENV_CONFIG, "CASPEN_SYNC_TEST_DSN"}
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class DatabaseSettings(_Section):
@@ -208,14 +209,28 @@ def validated(
     """Settings out of these values alone. Raises ConfigError, one line for each bad key, which begins with the name of
     the first layer (its name and its values) that the key stands in, or else with `origin`."""
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         details: list[Any] = list(error.errors(include_url=False, include_input=False, include_context=False))
+    else:
+        _withhold(settings)
+        return settings
     lines = []
     for detail in details:
         place = next((name for name, layer in layers if _stands_in(layer, detail["loc"])), origin)
         lines.append(f"{place}: {_complaint(detail)}")
     raise ConfigError("\n".join(lines))
+
+
+def _withhold(settings: Settings) -> None:
+    """No secret among the settings is ever said. What a token file holds is withheld when it is read."""
+    withhold_passwords(settings.database.dsn.get_secret_value())
+    withhold(os.environ.get("PGPASSWORD", ""))
+    if settings.api.proxy is not None:
+        withhold_passwords(settings.api.proxy.get_secret_value())
+    for account in settings.accounts.values():
+        if account.token is not None:
+            withhold(account.token.get_secret_value())
 
 
 def _with_names_of(file_values: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Field names, types, nullability and the 255 characters come from the API's page 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -74,10 +74,19 @@ NoteText = Annotated[StrictStr, StringConstraints(max_length=NOTE_MAX_LENGTH)]
 _ABSENT: Any = Field(default=None)
 
 
-class AppointmentUpdate(BaseModel):
+class _Discreet(BaseModel):
+    """A body, or an answer. Neither its repr nor its errors hold a value, for both end up in logs."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "fields", sorted(self.model_fields_set & type(self).model_fields.keys())
+
+
+class AppointmentUpdate(_Discreet):
     """One partial update. Absent fields mean "leave", null on a nullable field means "clear"."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
     location_id: RequestId = _ABSENT
     practitioner_id: RequestId = _ABSENT
@@ -98,10 +107,10 @@ class AppointmentUpdate(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-class AppointmentResource(BaseModel):
+class AppointmentResource(_Discreet):
     """The API's answer. Only `id` has to be there; fields that are not documented yet are kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
     id: str
     location_id: str | None = None

@@ -151,6 +151,9 @@ def _readable_dsn() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
+    if (getattr(error, "context", None) or "").startswith("PL/"):
+        # A function or a trigger raised it, in words of its own, which may quote a body. Postgres's own words do not.
+        return f"{type(error).__name__}, raised by a function of the database"
     if isinstance(error, TimeoutError) and not str(error):
         return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

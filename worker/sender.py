@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from worker import clock, policy, times
+from worker import clock, policy, privacy, times
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement, Slot
 from worker.config import Settings
@@ -68,14 +67,13 @@ class Sender:
             return await self._serve(claim, limits, sent)
         except Exception as error:  # noqa: BLE001
             # One appointment that we have no answer for must not take the process with it, and all the others.
-            # Its message could quote a body; its type and its place cannot.
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            # Its message could quote a body; its type and its places cannot.
             self._log.error(
                 "claim_failed",
                 account=claim.account,
                 appointment_id=claim.appointment_id,
                 error=type(error).__name__,
-                at=f"{place.filename}:{place.lineno}",
+                at=privacy.places(error),
             )
             return policy.failed(claim, type(error).__name__, limits, self._chance, sent)
 

@@ -1,6 +1,7 @@
 """Logs: structured events on stderr, as JSON for machines and coloured lines for a terminal.
 
-An event has a stable name; what it is about stands in fields. No field ever holds a token or a value from a body.
+An event has a stable name; what it is about stands in fields. Which fields there are, and what they may hold, stands in
+`worker.privacy`.
 """
 
 from __future__ import annotations
@@ -8,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 import structlog
 
+from worker import privacy
 from worker.config import LogSettings
 
 Log = Any  # structlog's loggers are typed by what they wrap, which is nobody's business here
 
 
 def configure(settings: LogSettings) -> None:
-    """Sets up structlog for this process."""
+    """Sets up structlog for this process. What libraries and threads have to say then goes the same way."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     renderer: Any
     if as_json:
@@ -30,12 +33,14 @@ def configure(settings: LogSettings) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            privacy.screened,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=False,
     )
+    privacy.report_by(_report)
 
 
 class _Stderr:
@@ -48,6 +53,10 @@ class _Stderr:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def _report(level: str, event: str, fields: Mapping[str, Any]) -> None:
+    log().log(getattr(logging, level.upper(), logging.ERROR), event, **fields)
 
 
 def log() -> Log:

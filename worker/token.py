@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker.config import AccountSettings
 from worker.errors import ConfigError
+from worker.privacy import withhold
 
 
 class TokenSource:
@@ -60,6 +61,7 @@ class TokenSource:
         self._stamp = stamp
 
     def _checked(self, token: str, origin: str) -> str:
+        withhold(token)
         if not token:
             raise ConfigError(f"accounts.{self._account}.{origin}: is empty")
         if not token.isascii() or not token.isprintable() or " " in token:

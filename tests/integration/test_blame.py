@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 
+from tests.support.canary import NOTE
 from tests.support.database import Database
 from tests.support.processes import TOKEN, command, environment, services, stop
 from tests.support.rawserver import Request, answer, raw_server
@@ -48,7 +49,7 @@ async def test_what_the_api_stumbles_over_parks_alone(database: Database) -> Non
 async def test_an_api_that_is_down_parks_nothing(database: Database) -> None:
     """However long everything fails: nobody is charged, not even those who found out, and nothing parks."""
     for number in range(12):
-        await database.write(f"app_{number:02}", {"note": "n"})
+        await database.write(f"app_{number:02}", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), faults={"http_503": 1.0}, limit=10_000)) as sandbox:
         env = environment(database.dsn, sandbox.base_url, IMPATIENT | {"ACCOUNTS__DEFAULT__CONCURRENCY": "1"})
         async with services(1, env) as (worker,):
@@ -67,8 +68,8 @@ async def test_an_api_that_is_down_parks_nothing(database: Database) -> None:
 
 async def test_an_id_that_would_change_the_path_costs_no_request(database: Database) -> None:
     """An appointment id of dots parks, named, before anything is sent."""
-    await database.write("..", {"note": "n"})
-    await database.write("app_1", {"note": "n"})
+    await database.write("..", {"note": NOTE})
+    await database.write("app_1", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
         ended = await command("run", "--once", env=environment(database.dsn, sandbox.base_url))
         assert (ended.exit_code, len(sandbox.log)) == (65, 1)
@@ -80,7 +81,7 @@ async def test_an_id_that_would_change_the_path_costs_no_request(database: Datab
 async def test_a_log_that_nobody_reads_stops_no_work(database: Database) -> None:
     """With stderr on a full device everything is sent all the same, and the exit code is right."""
     for number in range(5):
-        await database.write(f"app_{number}", {"note": "n"})
+        await database.write(f"app_{number}", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
         process = await asyncio.create_subprocess_shell(
             f"{sys.executable} -m worker run --once --log-level debug 2>/dev/full",
@@ -98,7 +99,7 @@ async def test_someone_who_uses_up_the_budget_does_not_keep_a_cron_run_for_ever(
         await writer.drain()
         writer.close()
 
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     async with raw_server(respond) as server:
         ended = await command("run", "--once", env=environment(database.dsn, server.base_url), limit_s=30)
     assert ended.exit_code == 75

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.support.canary import NOTE
 from tests.support.claims import accepted, limits, registered, settle, the_claim
 from tests.support.database import Database
 from tests.support.processes import TOKEN, command, environment, services, stop
@@ -13,7 +14,7 @@ from worker.sandbox import Sandbox, SandboxSettings
 
 async def test_a_slot_cools_for_window_and_guard(database: Database) -> None:
     """After an answer the slot rests for the window and the configured guard, not for the window alone."""
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
         env = environment(
             database.dsn,
@@ -35,11 +36,11 @@ async def test_a_rotated_token_is_used_at_once(database: Database, tmp_path: Pat
         env = environment(database.dsn, sandbox.base_url, {"ACCOUNTS__DEFAULT__TOKEN_FILE": str(token_file)})
         del env["CASPEN_SYNC_ACCOUNTS__DEFAULT__TOKEN"]
         async with services(1, env) as (worker,):
-            await database.write("app_1", {"note": "n"})
+            await database.write("app_1", {"note": NOTE})
             await eventually(lambda: _synced(database, 1))
             sandbox.set_tokens(["second"])
             token_file.write_text("second")
-            await database.write("app_2", {"note": "n"})
+            await database.write("app_2", {"note": NOTE})
             await eventually(lambda: _synced(database, 2))
             assert await stop(worker) == 0
         assert [entry.http_status for entry in sandbox.log] == [200, 200]
@@ -72,7 +73,7 @@ async def test_an_idle_appointment_takes_the_lane_of_what_arrives(database: Data
 async def test_the_outlook_of_backfill_is_the_slot_behind_the_reserve(database: Database) -> None:
     """Backfill is ready when one slot more than the reserve is free, not when the first one is."""
     store = await registered(database, limits(60))
-    await database.write("app_1", {"note": "n"}, lane="backfill")
+    await database.write("app_1", {"note": NOTE}, lane="backfill")
     await store.take_in(["default"])
     await database.pool.execute("UPDATE caspen_sync.rate_slot SET free_at = clock_timestamp() + slot * interval '10 s'")
     (outlook,) = await store.outlook(["default"])

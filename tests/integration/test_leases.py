@@ -7,6 +7,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import (
     accepted,
     claim,
@@ -48,7 +49,7 @@ async def test_live_goes_first_then_age(database: Database) -> None:
     """A live change goes before backfill that waits longer; within a lane, what waits longest goes first."""
     store = await registered(database)
     for appointment_id, lane in [("z", "backfill"), ("y", "backfill"), ("x", "live"), ("w", "live")]:
-        await database.write(appointment_id, {"note": "n"}, lane=lane)
+        await database.write(appointment_id, {"note": NOTE}, lane=lane)
         await store.take_in(["default"])
     order = [one.appointment_id for _ in range(4) for one in await claim(store)]
     assert order == ["x", "w", "z", "y"]
@@ -59,7 +60,7 @@ async def test_a_claim_of_several_takes_live_first(database: Database) -> None:
     """With room for two, the live appointment is among them, however many backfills are older."""
     store = await registered(database)
     for appointment_id, lane in [("a", "backfill"), ("b", "backfill"), ("c", "backfill"), ("d", "live")]:
-        await database.write(appointment_id, {"note": "n"}, lane=lane)
+        await database.write(appointment_id, {"note": NOTE}, lane=lane)
         await store.take_in(["default"])
     assert {one.appointment_id for one in await claim(store, 2)} == {"d", "a"}
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 import asyncpg
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import (
     accepted,
     blocked,
@@ -34,7 +35,7 @@ async def test_an_appointment_has_one_holder(database: Database) -> None:
     store = await registered(database)
     appointments = [f"app_{number}" for number in range(4)]
     for appointment_id in appointments:
-        await database.write(appointment_id, {"note": "n"})
+        await database.write(appointment_id, {"note": NOTE})
     await store.take_in(["default"])
     for _ in range(25):
         rounds = await asyncio.gather(*(claim(store, 3) for _ in range(WORKERS)))
@@ -49,7 +50,7 @@ async def test_an_appointment_has_one_holder(database: Database) -> None:
 async def test_expired_leases_have_one_heir(database: Database) -> None:
     """When many wait for a lease to run out, one of them gets the appointment."""
     store = await registered(database)
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     held = await the_claim(store, lease_s=0.2)
     heirs: list[Claim] = []
 
@@ -119,7 +120,7 @@ async def _stale_claim(database: Database, store: Store) -> tuple[asyncpg.Connec
     returned along, in a transaction.
     """
     await store.register({"refused": limits()})
-    await database.write("app_x", {"note": "n"}, account="refused")
+    await database.write("app_x", {"note": NOTE}, account="refused")
     await store.take_in(["refused"])
     await database.pool.execute(
         "UPDATE caspen_sync.account SET pause_kind = 'refused', paused_until = now() WHERE account = 'refused'"

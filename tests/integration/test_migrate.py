@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 import worker
+from tests.support.canary import NOTE
 from tests.support.claims import blocked
 from tests.support.database import Database
 from tests.support.waiting import eventually
@@ -108,11 +109,11 @@ async def test_a_migration_does_not_queue_up_before_writers(database: Database) 
     assert await host.fetchval("SHOW lock_timeout") == "5s"
     await host.execute("SET lock_timeout = '100ms'")
     await writer.execute("BEGIN")
-    await database.write("app_1", {"note": "n"}, conn=writer)
+    await database.write("app_1", {"note": NOTE}, conn=writer)
     altering = asyncio.create_task(host.execute("ALTER TABLE caspen_sync.outbox ADD COLUMN extra int"))
     with pytest.raises(asyncpg.LockNotAvailableError):
         await altering
-    await database.write("app_2", {"note": "n"})
+    await database.write("app_2", {"note": NOTE})
     await writer.execute("COMMIT")
     await writer.close()
     await host.close()

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import registered, the_claim
 from tests.support.database import Database
 from tests.support.waiting import eventually
@@ -256,7 +257,7 @@ async def test_concurrent_writers_all_arrive(database: Database) -> None:
 
     async def write(writer: int) -> None:
         for number in range(25):
-            await database.write(f"app_{(writer * number) % 13}", {"note": "n"})
+            await database.write(f"app_{(writer * number) % 13}", {"note": NOTE})
 
     store = await registered(database)
     await asyncio.gather(*(write(writer) for writer in range(8)))

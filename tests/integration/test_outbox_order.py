@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import accepted, blocked, claim, ids, registered, settle
 from tests.support.database import Database
 
@@ -105,10 +106,10 @@ async def test_writers_of_different_appointments_never_wait(database: Database) 
         for conn in connections:
             await conn.execute("SET lock_timeout = '1s'; BEGIN")
         drawn = [
-            await database.write("app_1", {"note": "n"}, conn=connections[0]),
-            await database.write("app_2", {"note": "n"}, conn=connections[1]),
-            await database.write("app_new", {"note": "n"}, conn=connections[2]),
-            await database.write("app_1", {"note": "n"}, conn=connections[3], account="other"),
+            await database.write("app_1", {"note": NOTE}, conn=connections[0]),
+            await database.write("app_2", {"note": NOTE}, conn=connections[1]),
+            await database.write("app_new", {"note": NOTE}, conn=connections[2]),
+            await database.write("app_1", {"note": NOTE}, conn=connections[3], account="other"),
         ]
         for conn in reversed(connections):
             await conn.execute("COMMIT")
@@ -185,10 +186,10 @@ async def test_no_reader_ever_sees_a_newer_change_first(database: Database, seed
             for appointment_id in sorted(chance.sample(appointments, chance.randint(1, 2))):
                 if chance.random() < 0.3:
                     await conn.execute("SAVEPOINT here")
-                    await database.write(appointment_id, {"note": "n"}, conn=conn)
+                    await database.write(appointment_id, {"note": NOTE}, conn=conn)
                     await conn.execute(chance.choice(["RELEASE here", "ROLLBACK TO here"]))
                 if chance.random() < 0.9:
-                    await database.write(appointment_id, {"note": "n"}, conn=conn)
+                    await database.write(appointment_id, {"note": NOTE}, conn=conn)
                 await asyncio.sleep(chance.random() * 0.003)
             await conn.execute(chance.choices(["COMMIT", "ROLLBACK"], [4, 1])[0])
         busy -= 1

@@ -8,6 +8,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import TIMEOUT_S, accepted, claim, registered, settle, settlement, stopped
 from tests.support.database import Database
 from tests.support.waiting import eventually
@@ -28,7 +29,7 @@ async def account(database: Database) -> asyncpg.Record:
 
 async def due(database: Database, store: Store, count: int = 20) -> None:
     for number in range(count):
-        await database.write(f"app_{number}", {"note": "n"})
+        await database.write(f"app_{number}", {"note": NOTE})
     await store.take_in(["default"])
 
 
@@ -47,7 +48,7 @@ async def test_a_paused_account_yields_nothing(database: Database, kind: PauseKi
     await settle(store, stopped(held, kind, wait_s=600))
     assert await claims_of_many(store) == []
     assert await store.take_slot(last, timeout_s=TIMEOUT_S) is None
-    await database.write("app_1", {"note": "n"}, account="other")
+    await database.write("app_1", {"note": NOTE}, account="other")
     await other.take_in(["other"])
     assert len(await claim(other, account="other")) == 1
 
@@ -214,7 +215,7 @@ async def test_a_probe_needs_a_due_appointment(database: Database) -> None:
     assert await eventually(lambda: database.value("SELECT clock_timestamp() > $1", paused["paused_until"]))
     assert await claims_of_many(store) == []
     assert (await account(database))["paused_until"] == paused["paused_until"]
-    await database.write("app_new", {"note": "n"})
+    await database.write("app_new", {"note": NOTE})
     await store.take_in(["default"])
     assert [one.probing for one in await claims_of_many(store)] == ["refused"]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import (
     TIMEOUT_S,
     accepted,
@@ -84,7 +85,7 @@ async def test_the_writer_writes(database: Database) -> None:
 
 async def test_the_writer_does_nothing_else(database: Database) -> None:
     """No look at what is there, not even at what it wrote; no state, no id, no other table, no sequence, no DDL."""
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     async with connected_with(database, "caspen_sync_writer") as conn:
         await refused(
             conn,

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.support.audit import assert_final_state, assert_no_overlap, assert_settled
+from tests.support.canary import NOTE
 from tests.support.database import Database
 from tests.support.processes import TOKEN, command, environment, services, stop
 from tests.support.rawserver import Request, answer, raw_server
@@ -139,7 +140,7 @@ async def test_a_revoked_token_charges_nobody_and_a_new_one_heals(database: Data
 
 async def test_an_api_that_fails_leaves_work_and_an_attempt(database: Database) -> None:
     """503 for all: exit 75, the changes stay pending with the reason, and wait."""
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), faults={"http_503": 1.0})) as sandbox:
         env = environment(database.dsn, sandbox.base_url, {"RETRY__BACKOFF_BASE_S": "600"})
         ended = await command("run", "--once", env=env)
@@ -151,7 +152,7 @@ async def test_an_api_that_fails_leaves_work_and_an_attempt(database: Database) 
 
 async def test_an_api_out_of_reach_is_told_apart(database: Database) -> None:
     """Nothing listens there: exit 69, no attempt charged, the slot free again."""
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     env = environment(database.dsn, "http://127.0.0.1:1/v1", {"RETRY__BACKOFF_BASE_S": "600"})
     ended = await command("run", "--once", env=env)
     assert ended.exit_code == 69
@@ -163,7 +164,7 @@ async def test_an_api_out_of_reach_is_told_apart(database: Database) -> None:
 async def test_a_throttled_account_waits_and_charges_nobody(database: Database) -> None:
     """Somebody else used up the key: 429 pauses the account for as long as it says, and no change is charged."""
     for number in range(4):
-        await database.write(f"app_{number}", {"note": "n"})
+        await database.write(f"app_{number}", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1, window_s=600)) as sandbox:
         ended = await command("run", "--once", env=environment(database.dsn, sandbox.base_url))
         assert ended.exit_code == 75
@@ -195,7 +196,7 @@ async def test_accounts_have_tokens_budgets_and_states_of_their_own(database: Da
 async def test_max_runtime_ends_a_run_with_work_left(database: Database) -> None:
     """--max-runtime: nothing new is claimed after it, what is on the wire is written back, exit 75."""
     for number in range(50):
-        await database.write(f"app_{number}", {"note": "n"})
+        await database.write(f"app_{number}", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), latency_s=0.3)) as sandbox:
         env = environment(database.dsn, sandbox.base_url, {"ACCOUNTS__DEFAULT__CONCURRENCY": "2"})
         ended = await command("run", "--once", "--max-runtime", "1", env=env)
@@ -207,7 +208,7 @@ async def test_max_runtime_ends_a_run_with_work_left(database: Database) -> None
 async def test_a_signal_drains_and_releases(database: Database) -> None:
     """SIGTERM in the middle of 50 requests: all are answered and written back, nothing stays leased, exit 0."""
     for number in range(200):
-        await database.write(f"app_{number}", {"note": "n"})
+        await database.write(f"app_{number}", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, latency_s=0.8)) as sandbox:
         env = environment(database.dsn, sandbox.base_url, {"ACCOUNTS__DEFAULT__CONCURRENCY": "50"})
         async with services(1, env) as (worker,):
@@ -222,7 +223,7 @@ async def test_a_signal_drains_and_releases(database: Database) -> None:
 
 async def test_a_second_signal_stops_at_once(database: Database) -> None:
     """A second signal does not wait for the answers; what was on the wire is left to its lease, exit 75."""
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     async with (
         Sandbox(SandboxSettings(tokens=(TOKEN,), latency_s=1.5)) as sandbox,
         services(1, environment(database.dsn, sandbox.base_url)) as (worker,),

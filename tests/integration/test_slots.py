@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tests.support.canary import NOTE
 from tests.support.claims import (
     TIMEOUT_S,
     accepted,
@@ -179,7 +180,7 @@ async def test_nothing_is_leased_without_a_slot(database: Database) -> None:
 async def test_a_taken_slot_rests_for_the_worst_case(database: Database, retry: bool) -> None:
     """Answered at the last moment and counted a timeout later: two timeouts, window and guard from the claim on."""
     store = await registered(database, limits(2))
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     before = await clock_of(database)
     held = await the_claim(store)
     slot: Slot | None = held.slot
@@ -199,7 +200,7 @@ async def test_a_taken_slot_rests_for_the_worst_case(database: Database, retry: 
 async def test_a_slot_cools_from_the_answer_on(database: Database, answered_s_ago: float) -> None:
     """Window and guard after the answer, not after the write-back, by the database's clock."""
     store = await registered(database, limits(1))
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     held = await the_claim(store)
     before = await clock_of(database)
     await settle(store, accepted(held, answered_s_ago=answered_s_ago))
@@ -211,7 +212,7 @@ async def test_a_slot_cools_from_the_answer_on(database: Database, answered_s_ag
 async def test_an_unknown_outcome_leaves_the_worst_case(database: Database) -> None:
     """A request that was sent and never answered may be counted late: its slot is not touched."""
     store = await registered(database, limits(1))
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     held = await the_claim(store)
     await settle(store, settlement(held, due_in_s=0.0, answered_s_ago=None))
     assert await free_at(database) == held.slot.free_at
@@ -220,7 +221,7 @@ async def test_an_unknown_outcome_leaves_the_worst_case(database: Database) -> N
 async def test_an_unused_slot_is_free_at_once(database: Database) -> None:
     """A claim that is given back unsent costs no budget."""
     store = await registered(database, limits(1))
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     await settle(store, policy.release(await the_claim(store)))
     assert len(await claim(store)) == 1
 
@@ -228,7 +229,7 @@ async def test_an_unused_slot_is_free_at_once(database: Database) -> None:
 async def test_the_slots_of_a_lost_claim_cool_all_the_same(database: Database) -> None:
     """The request was made, whoever holds the lease by now: its slot rests from its answer on."""
     store = await registered(database, limits(2))
-    await database.write("app_1", {"note": "n"})
+    await database.write("app_1", {"note": NOTE})
     old = await the_claim(store, lease_s=0.1)
     await eventually(lambda: claim(store), what="the appointment is claimed again")
     late = accepted(old)

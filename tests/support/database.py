@@ -10,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from tests.support import canary
+
 
 def with_database(dsn: str, name: str) -> str:
     """The same server, another database."""
@@ -33,6 +35,7 @@ class Database:
         conn: asyncpg.Connection | None = None,
     ) -> int:
         """What an application does; returns the id that the change got. `conn`: within its transaction."""
+        canary.sing(changes)
         return await (conn or self.pool).fetchval(
             """
             INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane)

@@ -9,6 +9,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
+
+from tests.support import canary
 
 TOKEN = "test-token-2f9c"
 
@@ -32,6 +35,8 @@ def environment(dsn: str, base_url: str, settings: Mapping[str, str] | None = No
     """The environment of a worker: this process's, without its settings, and FAST with `settings` on top."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CASPEN_SYNC_")}
     ours = {"DATABASE__DSN": dsn, "API__BASE_URL": base_url} | FAST | dict(settings or {})
+    canary.sing_password(ours["DATABASE__DSN"])
+    canary.sing(*(value for name, value in ours.items() if name.endswith("__TOKEN")))
     return inherited | {f"CASPEN_SYNC_{name}": value for name, value in ours.items()}
 
 
@@ -55,9 +60,20 @@ async def command(
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> asyncio.subprocess.Process:
+class Watched(asyncio.subprocess.Process):
+    """A process whose output is searched for what it must not say."""
+
+    async def communicate(self, input: bytes | bytearray | memoryview | None = None) -> tuple[bytes, bytes]:  # noqa: A002
+        """Its whole output, once it has ended. Raises canary.Leaked."""
+        out, err = await super().communicate(input)
+        canary.watch(out.decode(errors="replace"), where=f"stdout of process {self.pid}")
+        canary.watch(err.decode(errors="replace"), where=f"stderr of process {self.pid}")
+        return out, err
+
+
+async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Watched:
     """Starts `caspen-sync ARGS`; its output is read by `communicate`."""
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "worker",
@@ -68,6 +84,8 @@ async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    process.__class__ = Watched  # asyncio has no way to ask for another class
+    return cast(Watched, process)
 
 
 @contextlib.asynccontextmanager

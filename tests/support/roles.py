@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from tests.support import canary
 from tests.support.database import Database
 
 
@@ -18,6 +19,7 @@ async def user_with(database: Database, role: str | None) -> AsyncIterator[str]:
     """The DSN of a login of its own that was granted `role`, if any, and nothing else; dropped at the end."""
     name = f"caspen_sync_test_{os.getpid()}_{secrets.token_hex(4)}"
     password = secrets.token_hex(8)
+    canary.sing(password)
     await database.pool.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
     try:
         if role is not None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from worker import __version__
-from worker.cli.messages import complain
 from worker.errors import CaspenSyncError, ExitCode
 
 EPILOG = """\
@@ -25,6 +24,14 @@ Commands = Any  # argparse keeps the class of its subcommands' collection to its
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Names options that it does not know without what was given with them: it may have been a token."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
+            self.error(f"unrecognized arguments: {' '.join(options) or 'what stands after the command'}")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         print(f"{self.prog}: {message}", file=sys.stderr)
@@ -36,20 +43,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     parser = _build(arguments)
     args = parser.parse_args(arguments)
+
+    from worker import privacy
+
+    privacy.install()
     try:
         return int(args.handler(args))
     except CaspenSyncError as error:
-        complain(str(error))
+        privacy.say(str(error))
         return int(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing more can be written, not even at exit.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         return int(ExitCode.OK)
     except OSError as error:
-        complain(str(error.strerror or error))
+        privacy.say(error.strerror or type(error).__name__)
         return int(ExitCode.UNREACHABLE)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001  its message could quote a body
+        privacy.say_crashed(error)
+        return int(ExitCode.INTERNAL)
 
 
 def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -229,7 +243,7 @@ so that it takes well under a minute. Leaves nothing behind.
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
-    command.add_argument("--dsn", metavar="URI", help="overrides database.dsn")
+    command.add_argument("--dsn", metavar="URI", help="overrides database.dsn; others see it: no password")
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="overrides log.level")
     command.add_argument("--log-format", choices=("auto", "json", "console"), help="overrides log.format")
 
