@@ -1,4 +1,4 @@
-"""The HTTP client: one request, one Outcome. Nothing else speaks HTTP or looks at a status code.
+"""The HTTP client: one request, one Outcome. Nothing else speaks HTTP; what an answer means is said in `answers`.
 
 Whatever the network or the API does, `send` returns an Outcome; it raises only when it is cancelled.
 """
@@ -6,54 +6,76 @@ Whatever the network or the API does, `send` returns an Outcome; it raises only 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
-from pydantic import ValidationError
 from yarl import URL
 
 from worker import __version__, clock
-from worker.contract import UPDATE_FIELDS, AppointmentResource, check_appointment_id
-from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
-
-ANSWER_MAX_BYTES = 1_048_576
-
-# What a gateway says when it does not know what became of the request behind it. 52x are a large gateway's own.
-_GATEWAY = {502, 504, *range(520, 528)}
-_NOT_DONE = {408, 425, 500, 503}
-_THE_ADDRESS = {404, 405, 410}
-
-_MEANING = {
-    400: "cannot be processed",
-    401: "token missing or invalid",
-    403: "token not allowed to do this",
-    404: "not found: no such appointment, or api.base_url is wrong",
-    409: "conflicts with the current state",
-    422: "validation failed",
-    500: "server-side fault",
-    502: "upstream fault",
-    503: "temporarily unavailable",
-}
+from worker.answers import ANSWER_MAX_BYTES, CUT_SHORT, TOO_LONG, Answer, budget, understood, wants_body
+from worker.contract import check_appointment_id
+from worker.outcome import Exchange, NotSent, Outcome, Unknown
+from worker.tls import client_context
 
 
 class TooLate(Exception):
     """The deadline left no room to start a request."""
 
 
+class SpokeFirst(aiohttp.ClientConnectionError):
+    """The server said something on an idle connection: whatever it is, it answers nothing that we are about to ask."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out no connection on which something was already said: it would be taken for the next request's answer."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(*args, **kwargs)
+        if connection.protocol is None or connection.protocol.should_close:
+            connection.close()
+            raise SpokeFirst
+        return connection
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What became of one request so far."""
+
+    deadline: float
+    sent: bool = False
+    limit: int | None = None
+    remaining: int | None = None
+
+
 class Caspen:
     """Speaks to the API. One instance serves all accounts of a process, over one shared session."""
 
-    def __init__(self, base_url: str, *, timeout_s: float, now: Callable[[], float] = clock.now) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        """`ca_file` holds the certificates to trust instead of the system's, for the API and for an https:// proxy;
+        ConfigError when it holds none. `proxy` is the URL of a proxy to go through, by CONNECT."""
         self._base_url = base_url
         self._timeout_s = timeout_s
+        self._proxy = proxy
         self._now = now
+        # Reading the system's certificates takes a while, and http:// has no use for them; a file is always looked at.
+        self._tls = client_context(ca_file) if ca_file or base_url.startswith("https:") else True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -61,7 +83,9 @@ class Caspen:
         trace.on_request_headers_sent.append(self._about_to_write)
         self._session = aiohttp.ClientSession(
             # The engine bounds concurrency; a pool limit would only make requests wait inside their timeout.
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
+            connector=_Connector(limit=0, ssl=self._tls, socket_factory=self._socket),
+            # Answers are unpacked by us, up to a limit: a few packed kilobytes can be gigabytes.
+            auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
                 "Accept": "application/json",
@@ -86,19 +110,25 @@ class Caspen:
         byte is about to be written, so that a process that was stopped in between sends nothing.
         """
         started_at = self._now()
-        state = SimpleNamespace(sent=False, deadline=deadline)
+        attempt = _Attempt(deadline)
         if problem := check_appointment_id(appointment_id):
             outcome: Outcome = NotSent(reason=str(problem))
         else:
-            outcome = await self._exchange(appointment_id, body, token, state)
-        return Exchange(outcome=outcome, started_at=started_at, ended_at=self._now())
+            outcome = await self._exchange(appointment_id, body, token, attempt)
+        return Exchange(
+            outcome=outcome,
+            started_at=started_at,
+            ended_at=self._now(),
+            limit=attempt.limit,
+            remaining=attempt.remaining,
+        )
 
-    async def _exchange(self, appointment_id: str, body: dict[str, Any], token: str, state: SimpleNamespace) -> Outcome:
+    async def _exchange(self, appointment_id: str, body: dict[str, Any], token: str, attempt: _Attempt) -> Outcome:
         if self._session is None:
             raise RuntimeError("a Caspen sends only within its `async with`")
-        remaining = min(self._timeout_s, state.deadline - self._now())
+        remaining = min(self._timeout_s, attempt.deadline - self._now())
         if remaining <= 0:
-            return NotSent(reason="no time left in the claim")
+            return NotSent(reason="no time left in the claim", late=True)
         try:
             url = URL(f"{self._base_url}/appointments/{quote(appointment_id, safe='')}", encoded=True)
             async with (
@@ -109,68 +139,34 @@ class Caspen:
                     headers={"Authorization": f"Bearer {token}"},
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None),
-                    trace_request_ctx=state,
+                    proxy=self._proxy,
+                    trace_request_ctx=attempt,
                 ) as response,
             ):
-                return await self._understand(response)
+                attempt.limit, attempt.remaining = budget(response.status, response.headers)
+                return understood(await _read(response), token=token, wall_s=time.time())
         except TooLate:
-            return NotSent(reason="no time left in the claim")
+            return NotSent(reason="no time left in the claim", late=True)
+        except SpokeFirst:
+            return NotSent(reason="the server spoke before it was asked; that connection is closed")
         except TimeoutError:
-            if state.sent:
+            if attempt.sent:
                 return Unknown(reason=f"no answer within {remaining:.3g} s")
             return NotSent(reason=f"no connection within {remaining:.3g} s")
         except Exception as error:  # noqa: BLE001  whatever the client library raises is an outcome
             # Its text can hold the URL or a header; its type and the system's own words hold neither.
             reason = _reason(error)
-            return Unknown(reason=reason) if state.sent else NotSent(reason=reason)
-
-    async def _understand(self, response: aiohttp.ClientResponse) -> Outcome:
-        status = response.status
-        reason = f"{status} {_MEANING.get(status, 'unexpected status')}"
-        if 200 <= status < 300:
-            return await self._resource(response)
-        if status == 429:
-            return Throttled(status=status, hints_s=_hints(response))
-        if status in (401, 403):
-            return Refused(status=status, reason=reason)
-        if status in _NOT_DONE:
-            return Retry(status=status, reason=reason)
-        if status in _GATEWAY:
-            return Unknown(status=status, reason=reason)
-        if 300 <= status < 400:
-            return Rejected(status=status, reason=f"{status} redirect, which is not followed", whole=True)
-        if 400 <= status < 500:
-            fields = await _fields_named(response)
-            named = f": {', '.join(fields)}" if fields else ""
-            return Rejected(status=status, reason=reason + named, whole=status in _THE_ADDRESS)
-        # Whatever else a server may say (501, 505, 599) tells nothing about the update.
-        return Unknown(status=status, reason=reason)
-
-    async def _resource(self, response: aiohttp.ClientResponse) -> Outcome:
-        """A 2xx means that the update is done; without a resource it is sent again, to learn what came of it."""
-        status = response.status
-        try:
-            text = (await _read(response)).decode("utf-8")
-        except _TooLarge:
-            return Retry(status=status, reason=f"{status} with an answer of more than {ANSWER_MAX_BYTES} bytes")
-        except UnicodeDecodeError:
-            return Retry(status=status, reason=f"{status} with an answer that is not UTF-8")
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return Retry(status=status, reason=f"{status} with an answer that was cut short")
-        if not text.strip():
-            return Retry(status=status, reason=f"{status} without an answer")
-        try:
-            resource = AppointmentResource.model_validate_json(text)
-        except (ValidationError, RecursionError):
-            return Retry(status=status, reason=f"{status} with an answer that is no AppointmentResource")
-        return Synced(status=status, resource=resource, text=text)
+            return Unknown(reason=reason) if attempt.sent else NotSent(reason=reason)
 
     async def _about_to_write(self, _session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-        """Called by aiohttp when the headers are about to be written: the last moment at which nothing was sent."""
-        state = context.trace_request_ctx
-        if self._now() >= state.deadline:
+        """Called by aiohttp when the headers are about to be written: the last moment at which nothing was sent.
+
+        A proxy's CONNECT does not come by here, and rightly so: it holds nothing of the request.
+        """
+        attempt: _Attempt = context.trace_request_ctx
+        if self._now() >= attempt.deadline:
             raise TooLate
-        state.sent = True
+        attempt.sent = True
 
     def _socket(self, address: tuple[Any, ...]) -> socket.socket:
         """A socket that the system gives up when its data is not acknowledged in time.
@@ -185,40 +181,25 @@ class Caspen:
         return sock
 
 
-class _TooLarge(Exception):
-    """The answer is longer than any AppointmentResource."""
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    chunks = bytearray()
-    async for chunk in response.content.iter_any():
-        chunks += chunk
-        if len(chunks) > ANSWER_MAX_BYTES:
-            response.close()
-            raise _TooLarge
-    return bytes(chunks)
-
-
-async def _fields_named(response: aiohttp.ClientResponse) -> tuple[str, ...]:
-    """The fields that a 422 names, in the documented form. Only the contract's own names: the rest is free text."""
-    with contextlib.suppress(Exception):
-        errors = json.loads(await _read(response))["errors"]
-        named = {str(key).split(".")[0] for key in errors}
-        return tuple(sorted(named & UPDATE_FIELDS))
-    return ()
-
-
-def _hints(response: aiohttp.ClientResponse) -> tuple[float, ...]:
-    """Seconds to wait, out of Retry-After. Nothing, zero and nonsense are no hint."""
-    with contextlib.suppress(ValueError):
-        seconds = float(response.headers.get("Retry-After", ""))
-        if 0 < seconds < float("inf"):
-            return (seconds,)
-    return ()
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    """The answer, with as much of its body as anybody wants to know and ANSWER_MAX_BYTES allow."""
+    status, headers = response.status, response.headers
+    body = bytearray()
+    try:
+        while wants_body(status) and (chunk := await response.content.readany()):
+            body += chunk
+            if len(body) > ANSWER_MAX_BYTES:
+                response.close()
+                return Answer(status=status, headers=headers, fault=TOO_LONG)
+    except (aiohttp.ClientError, OSError):
+        return Answer(status=status, headers=headers, fault=CUT_SHORT)
+    return Answer(status=status, headers=headers, body=bytes(body))
 
 
 def _reason(error: BaseException) -> str:
     """What broke, in words that hold nothing of the request."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy of api.proxy answered {error.status}"
     cause = error if isinstance(error, OSError) else error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None:
         return type(error).__name__

@@ -7,13 +7,14 @@ bad value is a ConfigError that names the key and never the value.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from worker.contract import IdPolicy
@@ -27,6 +28,9 @@ DEFAULT_FILES = (Path("config.toml"), Path("/etc/caspen-sync/config.toml"))
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Set for other programs of this project, and no settings.
 _ENV_ELSEWHERE = {ENV_CONFIG, "CASPEN_SYNC_TEST_DSN"}
+
+
+_PROXY_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 
 
 class _Section(BaseModel):
@@ -77,6 +81,17 @@ class ApiSettings(_Section):
         if "?" in value or "#" in value or "@" in parts.netloc:
             raise ValueError("must have no user, query or fragment; the token goes into [accounts.NAME]")
         return value.rstrip("/")
+
+    @field_validator("proxy")
+    @classmethod
+    def _sound_proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        if not _is_proxy(value.get_secret_value()):
+            raise ValueError("must be http://host:port, with a user and a password before the host if need be")
+        if str(info.data.get("base_url", "")).startswith("http:"):
+            raise ValueError("goes with an https:// api.base_url only: it would see the token in the clear")
+        return value
 
 
 class AccountSettings(_Section):
@@ -176,6 +191,25 @@ class _Environment(Settings, BaseSettings):
     """Tells pydantic-settings how the environment is written; its values are merged before anything is validated."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+
+def _is_proxy(value: str) -> bool:
+    """Whether this is http://host:port or https://host:port, perhaps with a user and a password, and nothing more."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.netloc.rpartition("@")[2].rpartition(":")[0]
+    return (
+        value.isascii()
+        and value.isprintable()
+        and not set(value) & set(" ?#\\")
+        and parts.scheme in ("http", "https")
+        and bool(port)
+        and parts.path in ("", "/")
+        and _PROXY_HOST.fullmatch(host) is not None
+    )
 
 
 def find_config(flag: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -27,6 +27,8 @@ class NotSent:
 
     name = "not_sent"
     reason: str
+    late: bool = False
+    """Nothing was in the way but the claim's end."""
     status = None
 
 

@@ -213,12 +213,13 @@ def _after_synced(case: _Case, outcome: Synced) -> Settlement:
 
 def _after_failure(case: _Case, outcome: NotSent | Retry | Unknown) -> Settlement:
     rest = case.limits.timeout_s if isinstance(outcome, Unknown) else 0.0
+    late = isinstance(outcome, NotSent) and outcome.late
     settlement = replace(
         _undecided(case),
         due_in_s=rest + backoff_s(case.claim.failures, case.limits, case.chance),
         failures=case.claim.failures + 1,
-        pause=case.pause_until_welcome("down", outcome.reason) if case.claim.probing else None,
-        sign=case.sign("down", outcome.reason),
+        pause=case.pause_until_welcome("down", outcome.reason) if case.claim.probing and not late else None,
+        sign=None if late else case.sign("down", outcome.reason),
     )
     tried = tuple(_retried(change, case.charged, outcome.reason, case.limits.max_attempts) for change in case.sound)
     if len(case.sound) > 1 and any(verdict.state == "parked" for verdict in tried):

@@ -14,7 +14,7 @@ from dataclasses import asdict
 import structlog
 
 from worker.caspen import Caspen
-from worker.config import Settings
+from worker.config import ApiSettings, Settings
 from worker.database import pool
 from worker.engine import Engine
 from worker.errors import ExitCode, first_of
@@ -43,8 +43,8 @@ async def run(
     structlog.contextvars.bind_contextvars(worker=name)
     logger = log()
     async with (
+        _caspen(settings.api) as caspen,  # first: a bad api.ca_file is told even when the database is away
         pool(settings.database, max_size=POOL_SIZE) as connections,
-        Caspen(settings.api.base_url, timeout_s=settings.api.timeout_s) as caspen,
     ):
         await require_current_schema(connections)
         engine = Engine(settings, Store(connections, worker=name, retry=settings.retry), caspen, tokens, log=logger)
@@ -64,6 +64,11 @@ async def run(
                 )
         logger.info("worker_stopped", exit_code=int(report.exit_code), **asdict(report.tally))
         return report
+
+
+def _caspen(api: ApiSettings) -> Caspen:
+    proxy = api.proxy.get_secret_value() if api.proxy else None
+    return Caspen(api.base_url, timeout_s=api.timeout_s, ca_file=api.ca_file, proxy=proxy)
 
 
 async def _serve(engine: Engine, settings: Settings) -> Report:

@@ -148,7 +148,6 @@ async def test_a_redirect_is_rejected_and_never_followed(status: str) -> None:
         ("Retry-After: -5", None),
         ("Retry-After: nan", None),
         ("Retry-After: inf", None),
-        ("Retry-After: Wed, 21 Oct 2099 07:28:00 GMT", None),
         ("Retry-After: soon", None),
         ("Retry-After:", None),
         ("X-Nothing: here", None),
@@ -219,7 +218,8 @@ async def test_what_the_sandbox_refuses() -> None:
         throttled = (await send(sandbox.base_url)).outcome
         assert isinstance(throttled, Throttled)
         assert throttled.hints_s
-        assert 0 < min(throttled.hints_s) <= max(throttled.hints_s) <= 60
+        # Both are whole seconds: the reset is rounded up, and the Date that it is held against is rounded down.
+        assert 0 < min(throttled.hints_s) <= max(throttled.hints_s) <= 62
 
 
 FAULTS: list[tuple[str, type[Outcome], int | None, bool]] = [

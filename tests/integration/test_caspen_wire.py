@@ -100,7 +100,11 @@ AWKWARD += [
     "{x}",
     "*",
     "~",
-    "a" * 2000,
+    "a" * 10_000,
+    "/" * 10_000,
+    "%2e%2e",
+    "..;/",
+    "\\..\\",
 ]
 
 
@@ -306,3 +310,32 @@ async def test_many_at_once() -> None:
         )
     ids = [exchange.outcome.resource.id for exchange in exchanges if isinstance(exchange.outcome, Synced)]
     assert ids == [f"app_{n}" for n in range(100)]
+
+
+async def test_an_answer_that_came_before_its_question_is_nobodys() -> None:
+    """What a server says on an idle connection, such as a late 408, is not taken for the next request's answer."""
+    spoken = asyncio.Event()
+
+    async def respond(_: Request, writer: Any) -> None:
+        writer.write(RESOURCE)
+        await writer.drain()
+        if not spoken.is_set():
+            await first_is_over.wait()
+            writer.write(answer("200 OK", b'{"id": "stale"}'))
+            await writer.drain()
+            spoken.set()
+
+    first_is_over = asyncio.Event()
+    async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=10) as caspen:
+        first = await caspen.send("first", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        first_is_over.set()
+        await spoken.wait()
+        for _ in range(10):  # turns of the loop, in which the client reads what is there
+            await asyncio.sleep(0)
+        second = await caspen.send("second", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        third = await caspen.send("third", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        assert isinstance(first.outcome, Synced)
+        assert isinstance(second.outcome, NotSent)
+        assert isinstance(third.outcome, Synced)
+        assert third.outcome.resource.id == "app_1"
+        assert [request.path.rpartition("/")[2] for request in server.requests] == ["first", "third"]

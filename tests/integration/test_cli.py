@@ -132,6 +132,16 @@ async def test_a_bad_file(text: str, key: str, tmp_path: Path) -> None:
     assert ended.stderr.startswith("caspen-sync: ")
 
 
+async def test_a_bad_ca_file(tmp_path: Path) -> None:
+    """One line that names the key, the file and the mend, even when the database is away as well."""
+    ended = await said("run", env=unreachable(API__CA_FILE=str(tmp_path / "ca.pem")))
+    assert ended.exit_code == 78
+    assert ended.stderr == (
+        f"caspen-sync: api.ca_file: {tmp_path}/ca.pem: cannot be read: No such file or directory; "
+        "name a PEM file with the certificates to trust\n"
+    )
+
+
 async def test_a_bad_variable() -> None:
     """The same for the environment."""
     ended = await said("run", "--once", env=unreachable(RETRY__MAX_ATTEMPT="3"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -28,13 +29,15 @@ class RawServer:
     """What the server was sent so far."""
 
     port: int = 0
+    scheme: str = "http"
     connections: int = 0
     received: bytearray = field(default_factory=bytearray)
     requests: list[Request] = field(default_factory=list)
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        host = "127.0.0.1" if self.scheme == "http" else "localhost"  # certificates are for names
+        return f"{self.scheme}://{host}:{self.port}/v1"
 
 
 Respond = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
@@ -103,29 +106,44 @@ def resetting(raw: bytes = b"") -> Respond:
 
 
 @contextlib.asynccontextmanager
-async def raw_server(respond: Respond) -> AsyncIterator[RawServer]:
-    """Serves on a free port of 127.0.0.1. Keeps connections alive unless `respond` closes them."""
-    server = RawServer()
-    tasks: set[asyncio.Task[None] | None] = set()
+async def raw_server(respond: Respond, *, context: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+    """Serves on a free port of 127.0.0.1, by TLS with a context. Keeps connections alive unless `respond` closes
+    them."""
+    server = RawServer(scheme="https" if context else "http")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
+        while not writer.is_closing():
+            request = await _read(reader, server)
+            server.requests.append(request)
+            await respond(request, writer)
+
+    async with bare_server(serve, context=context) as server.port:
+        yield server
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def bare_server(serve: Serve, *, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serves bare connections on a free port of 127.0.0.1, which it gives. A reset by the client ends a connection like
+    any other end, and so does leaving the block."""
+    tasks: set[asyncio.Task[None] | None] = set()
+
+    async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())
         try:
-            while not writer.is_closing():
-                request = await _read(reader, server)
-                server.requests.append(request)
-                await respond(request, writer)
+            await serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             tasks.discard(asyncio.current_task())
             writer.transport.abort()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**22)
-    server.port = listener.sockets[0].getsockname()[1]
+    listener = await asyncio.start_server(quietly, "127.0.0.1", 0, limit=2**22, ssl=context)
     try:
-        yield server
+        yield listener.sockets[0].getsockname()[1]
     finally:
         listener.close()
         running = [task for task in tasks if task]

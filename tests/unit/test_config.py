@@ -184,6 +184,25 @@ BAD: list[tuple[str, Any]] = [
     ("api.timeout_s", float("nan")),
     ("api.timeout_s", SECRET),
     ("api.ids", SECRET),
+    ("api.ca_file", 5),
+    ("api.proxy", 5),
+    ("api.proxy", ""),
+    ("api.proxy", SECRET),
+    ("api.proxy", f"{SECRET}:3128"),
+    ("api.proxy", f"http://u:{SECRET}@proxy"),
+    ("api.proxy", f"http://u:{SECRET}@proxy:0"),
+    ("api.proxy", f"http://u:{SECRET}@proxy:99999"),
+    ("api.proxy", f"http://u:{SECRET}@proxy:port"),
+    ("api.proxy", f"http://u:{SECRET}@:3128"),
+    ("api.proxy", f"http://u:{SECRET}@pro xy:3128"),
+    ("api.proxy", f"http://u:{SECRET}\n@proxy:3128"),
+    ("api.proxy", f"http://u:{SECRET}ü@proxy:3128"),
+    ("api.proxy", f"http://u:{SECRET}/@proxy:3128"),
+    ("api.proxy", f"http://[::1:{SECRET}"),
+    ("api.proxy", f"http://proxy:3128/{SECRET}"),
+    ("api.proxy", f"http://proxy:3128?{SECRET}"),
+    ("api.proxy", f"http://proxy:3128#{SECRET}"),
+    ("api.proxy", f"socks5://u:{SECRET}@proxy:3128"),
     ("accounts", {}),
     ("accounts.default", SECRET),
     ("accounts.default.token", 12345),
@@ -267,6 +286,47 @@ def test_plain_http_is_for_loopback(url: str, *, sound: bool) -> None:
         assert validated({"api": {"base_url": url}}).api.base_url == url
     else:
         assert "https://" in complaint({"api": {"base_url": url}})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://proxy.example:3128",
+        "http://10.0.0.1:3128/",
+        "https://proxy:443",
+        "http://[::1]:3128",
+        f"http://user:{SECRET}%40@proxy:3128",
+    ],
+)
+def test_a_proxy(url: str) -> None:
+    """A scheme, a host and a port, perhaps a user and a password; kept as it was written, and shown to nobody."""
+    settings = validated({"api": {"proxy": url}})
+    assert settings.api.proxy is not None
+    assert settings.api.proxy.get_secret_value() == url
+    assert url not in f"{settings!r} {settings.model_dump()}"
+
+
+def test_a_proxy_goes_with_https_only() -> None:
+    """Without TLS to the API the proxy would read the token; a bad base_url is complained of by itself."""
+    proxy = f"http://u:{SECRET}@proxy:3128"
+    line = complaint({"api": {"base_url": "http://localhost:8460/v1", "proxy": proxy}})
+    assert line.startswith("here: api.proxy: goes with an https:// api.base_url only")
+    line = complaint({"api": {"base_url": "ftp://localhost/v1", "proxy": proxy}})
+    assert line.startswith("here: api.base_url: ")
+    assert "\n" not in line
+
+
+def test_the_proxy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its password is better kept; a bad one is named by its key and not quoted."""
+    monkeypatch.setenv("CASPEN_SYNC_API__PROXY", f"http://u:{SECRET}@proxy:3128")
+    monkeypatch.setenv("CASPEN_SYNC_API__CA_FILE", "/ca.pem")
+    api = load().api
+    assert api.proxy is not None
+    assert (api.proxy.get_secret_value(), api.ca_file) == (f"http://u:{SECRET}@proxy:3128", Path("/ca.pem"))
+    monkeypatch.setenv("CASPEN_SYNC_API__PROXY", f"u:{SECRET}@proxy:3128")
+    with pytest.raises(ConfigError, match=r"^environment: api\.proxy: must be http://host:port") as caught:
+        load()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_base_url_may_end_in_a_slash() -> None:
