@@ -236,7 +236,7 @@ def test_no_repr_holds_a_body() -> None:
         change,
         Breach(change=change, problems=()),
         replace(claim([change]), changes=(change,)),
-        Answer(fields=NOTE, resource=NOTE, last_change_id=1),
+        Answer(fields=NOTE, resource=NOTE, last_change_id=1, set_by={"note": 1}),
         answered,
         Exchange(outcome=answered, started_at=0, ended_at=1),
         answered.resource,
