@@ -23,7 +23,7 @@ from worker import clock, policy
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement
 from worker.config import Settings
-from worker.errors import DATABASE_FAULTS, ConfigError, DatabaseUnreachable, ExitCode, first_of
+from worker.errors import DATABASE_FAULTS, CaspenSyncError, ConfigError, DatabaseUnreachable, ExitCode, first_of
 from worker.sender import Sender
 from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
@@ -85,6 +85,8 @@ class Engine:
         self._contended_s = CONTENDED_MIN_S
         self._progress_at = clock.now()
         self._patience_s: float | None = None
+        # What is waited for. What a person has to mend ends the start, and one run; a service that worked waits on.
+        self._passing: tuple[type[CaspenSyncError], ...] = (DatabaseUnreachable,)
         self._parts = asyncio.TaskGroup()
         self.tally = Tally()
         self._sender = Sender(
@@ -100,7 +102,7 @@ class Engine:
             store,
             rest_s={name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()},
             settled=self._settled,
-            give_up=lambda waited_s: self._stopping.is_set() and waited_s > settings.api.timeout_s,
+            give_up=self._gives_up,
             tally=self.tally,
             log=log,
         )
@@ -116,7 +118,8 @@ class Engine:
 
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
-        await self._working(self._serve_until_stopped)
+        with contextlib.suppress(_Stopped):
+            await self._working(self._serve_until_stopped)
         return Report(exit_code=ExitCode.OK, tally=self.tally)
 
     async def run_once(self, *, max_runtime_s: float | None = None) -> Report:
@@ -132,6 +135,11 @@ class Engine:
                 # What is on the wire is still answered, and written back if the database returns in time.
                 await self._all_settled()
                 report.append(self._report(ExitCode.WORK_LEFT, "told to stop while the database was out of reach"))
+            except DATABASE_FAULTS:
+                # The same, and then it ends as it would have: what the API accepted is not left to the lease.
+                self.stop()
+                await self._all_settled()
+                raise
 
         try:
             await self._working(until_drained)
@@ -145,9 +153,9 @@ class Engine:
         started_at = clock.now()
         try:
             async with self._parts as parts:
-                await self._patiently(
-                    self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s
-                )
+                await self._register()
+                if self._patience_s is None:
+                    self._passing = DATABASE_FAULTS
                 heart = parts.create_task(self._heartbeats(started_at))
                 writer = parts.create_task(self._writer.run())
                 await loop()
@@ -167,7 +175,7 @@ class Engine:
         with contextlib.suppress(_Stopped):
             while not self._stopping.is_set():
                 if not await self._claim_and_send():
-                    outlooks = await self._patiently(self._store.outlook, self._accounts)
+                    outlooks = await self._look_out()
                     await self._sleep(self._pause_before_next(outlooks))
 
     async def _work_until_nothing_is_due(self) -> tuple[Sequence[Outlook], LeftOver]:
@@ -177,7 +185,7 @@ class Engine:
             if await self._claim_and_send():
                 continue
             busy = +self._on_the_wire  # before the outlook: what is settled after it may make more due
-            outlooks = await self._patiently(self._store.outlook, self._accounts)
+            outlooks = await self._look_out()
             if busy or any(self._worth_waiting_for(outlook) for outlook in outlooks):
                 await self._sleep(self._pause_before_next(outlooks))
                 continue
@@ -195,6 +203,19 @@ class Engine:
         return await self._store.outlook(self._accounts), await self._store.left_over(
             self._accounts, lease_s=self._lease_s
         )
+
+    async def _register(self) -> None:
+        await self._patiently(self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s)
+
+    async def _look_out(self) -> Sequence[Outlook]:
+        """What the accounts wait for."""
+        outlooks = await self._patiently(self._store.outlook, self._accounts)
+        if len(outlooks) == len(self._accounts):
+            return outlooks
+        # Not the database that this began with: it was made anew, or restored from before our time.
+        await self._register()
+        self._log.warning("accounts_registered_again")
+        return await self._patiently(self._store.outlook, self._accounts)
 
     def _verdict(self, outlooks: Sequence[Outlook], left: LeftOver) -> Report:
         """The exit code of one run, worst first."""
@@ -315,7 +336,7 @@ class Engine:
     async def _patiently(self, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the database, through its absences: the service for ever, one run for a minute, a stop not at all."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(DATABASE_FAULTS),
+            retry=retry_if_exception_type(self._passing),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             stop=lambda state: self._patience_s is not None and (state.seconds_since_start or 0) >= self._patience_s,
             sleep=self._sleep_unless_stopped,
@@ -323,6 +344,12 @@ class Engine:
             reraise=True,
         )
         return await retrying(call, *args, **kwargs)
+
+    def _gives_up(self, waited_s: float) -> bool:
+        """Whether the write-back, which waited so long for the database, is to wait no longer."""
+        if self._stopping.is_set():
+            return waited_s > self._settings.api.timeout_s
+        return self._patience_s is not None and waited_s > self._patience_s
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

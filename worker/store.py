@@ -6,8 +6,9 @@ mend.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from worker import __version__, clock
 from worker.claims import Claim, Pause, PauseKind, Settlement, Slot
 from worker.config import AccountSettings
 from worker.contract import BODY_MAX_BYTES
-from worker.database import understood
+from worker.database import CONNECT_TIMEOUT_S, understood
 from worker.merge import Change
 from worker.sqlfiles import query
 
@@ -61,11 +62,18 @@ class Store:
         self._pool = pool
         self._worker = worker
 
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool. The limit is for giving it back, too: asyncpg would wait on for one gone dark."""
+        with understood():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+                yield conn
+
     async def register(self, accounts: Mapping[str, AccountSettings], *, timeout_s: float = 30.0) -> None:
         """Writes down the limits of the accounts and fits their slots. `timeout_s`: how long a request may take."""
-        with understood():
+        async with self._connection() as conn:
             for name, account in sorted(accounts.items()):
-                async with self._pool.acquire() as conn, conn.transaction():
+                async with conn.transaction():
                     await conn.execute(
                         query("register_account"),
                         name,
@@ -79,8 +87,8 @@ class Store:
 
     async def take_in(self, accounts: Sequence[str]) -> int:
         """Takes committed changes into the queue; at most MAX_ARRIVALS_PER_LANE of each lane. Returns how many."""
-        with understood():
-            taken = await self._pool.fetchval(query("take_in"), accounts, MAX_ARRIVALS_PER_LANE)
+        async with self._connection() as conn:
+            taken = await conn.fetchval(query("take_in"), accounts, MAX_ARRIVALS_PER_LANE)
         return int(taken)
 
     async def claim(
@@ -88,8 +96,8 @@ class Store:
     ) -> list[Claim]:
         """Claims at most `capacities[account]` appointments of each account, each with a slot and its changes."""
         asked_at = clock.now()
-        with understood():
-            rows = await self._pool.fetch(
+        async with self._connection() as conn:
+            rows = await conn.fetch(
                 query("claim"),
                 list(capacities),
                 list(capacities.values()),
@@ -104,8 +112,8 @@ class Store:
     async def take_slot(self, claim: Claim, *, timeout_s: float) -> Slot | None:
         """One more slot for a claim that is held; None when there is none, or the account is paused."""
         asked_at = clock.now()
-        with understood():
-            row = await self._pool.fetchrow(query("take_slot"), claim.account, claim.lane, timeout_s)
+        async with self._connection() as conn:
+            row = await conn.fetchrow(query("take_slot"), claim.account, claim.lane, timeout_s)
         if row is None:
             return None
         return Slot(account=claim.account, number=row["slot"], free_at=row["free_at"], taken_at=asked_at)
@@ -117,11 +125,11 @@ class Store:
         nothing of the batch was written.
         """
         columns = [*_columns(settlements), self._worker, *_slot_columns(settlements, rest_s)]
-        with understood():
+        async with self._connection() as conn:
             if not any(s.pause or s.claim.probe for s in settlements):
-                return _missing(settlements, await self._pool.fetch(query("settle"), *columns))
+                return _missing(settlements, await conn.fetch(query("settle"), *columns))
             # In one transaction, so that nobody claims what this releases into an account that it pauses.
-            async with self._pool.acquire() as conn, conn.transaction():
+            async with conn.transaction():
                 lost = _missing(settlements, await conn.fetch(query("settle"), *columns))
                 lost_claims = {id(settlement) for settlement in lost}
                 kept = [settlement for settlement in settlements if id(settlement) not in lost_claims]
@@ -141,24 +149,24 @@ class Store:
 
     async def outlook(self, accounts: Sequence[str]) -> list[Outlook]:
         """When it is worth asking for a claim again, for each account."""
-        with understood():
-            return [Outlook(**row) for row in await self._pool.fetch(query("outlook"), accounts)]
+        async with self._connection() as conn:
+            return [Outlook(**row) for row in await conn.fetch(query("outlook"), accounts)]
 
     async def left_over(self, accounts: Sequence[str], *, lease_s: float) -> LeftOver:
         """What a run that found nothing due would leave behind."""
-        with understood():
-            row = await self._pool.fetchrow(query("left_over"), accounts, lease_s)
+        async with self._connection() as conn:
+            row = await conn.fetchrow(query("left_over"), accounts, lease_s)
         return LeftOver(**row)
 
     async def heartbeat(self, accounts: Sequence[str], *, running_s: float) -> None:
         """Says that this process is alive."""
-        with understood():
-            await self._pool.execute(query("heartbeat"), accounts, self._worker, __version__, running_s)
+        async with self._connection() as conn:
+            await conn.execute(query("heartbeat"), accounts, self._worker, __version__, running_s)
 
     async def farewell(self, accounts: Sequence[str]) -> None:
         """Takes this process off the list of the living."""
-        with understood():
-            await self._pool.execute(query("farewell"), accounts, self._worker)
+        async with self._connection() as conn:
+            await conn.execute(query("farewell"), accounts, self._worker)
 
 
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
