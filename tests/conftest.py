@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from tests.support import canary
 from tests.support.database import Database, with_database
 from tests.support.processes import TOKEN
+from tests.support.servers import Server, migrated_cluster, server_on_a_copy
 from worker import telemetry
 from worker.config import LogSettings
 from worker.embedded import embedded_postgres
@@ -113,6 +115,20 @@ async def empty_database(server_dsn: str) -> AsyncIterator[str]:
         yield with_database(server_dsn, name)
     finally:
         await _drop(server_dsn, name)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """A data directory with a migrated database, to be copied for servers of a test's own."""
+    with migrated_cluster() as data:
+        yield data
+
+
+@pytest.fixture
+async def server(cluster: Path) -> AsyncIterator[Server]:
+    """A server of the test's own, to be stopped and broken."""
+    async with server_on_a_copy(cluster) as running:
+        yield running
 
 
 async def _drop(server_dsn: str, name: str) -> None:

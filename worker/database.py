@@ -14,29 +14,33 @@ from worker.errors import ConfigError, DatabaseRefused, DatabaseUnreachable, Sch
 
 APPLICATION_NAME = "caspen-sync"
 CONNECT_TIMEOUT_S = 10.0
-STATEMENT_TIMEOUT_S = 60.0
+# When a connection goes dark, this is how late it is found out: early enough that after the slowest answer a claim of
+# 2.5 request timeouts still holds when its outcome is written over another connection.
+STATEMENT_TIMEOUT_S = 20.0
+# How long Postgres waits in the middle of a transaction for a worker that vanished, and keeps its locks.
+VANISHED_MS = 15_000
 
 # Answers of a healthy server that a person has to mend: no use in asking again at once.
 _REFUSALS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)
-# Everything else that goes wrong between us and Postgres may be better in a moment: a restart, a failover to a server
-# that is read-only still, a full disk, a deadlock, too many connections. Faults of the data are not among them.
+# Not the schema that our statements were written for. Were it blamed on an answer, accepted changes would park.
+_SCHEMA = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched)
+# Nobody answers, or the connection is gone: also one that ended while it was idle.
+_AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+# Postgres answers that it cannot, and may be able to in a moment: a restart, a full disk, a deadlock, too many
+# connections, somebody's time limit, a statement that a migration made stale. Faults of the data are not among them.
 _PASSING = (
-    asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.TransactionRollbackError,
-    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidTransactionStateError,
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,
     asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that ended while it was idle, and a server that is not the primary
-    OSError,
-    TimeoutError,
+    asyncpg.exceptions.InvalidCachedStatementError,
 )
 
 
@@ -57,10 +61,19 @@ def understood() -> Iterator[None]:
     except _REFUSALS as error:
         raise DatabaseRefused(f"database: Postgres refused: {_reason(error)}") from error
     except _SCHEMA as error:
-        raise SchemaMissing("database: the schema is missing or incomplete; run caspen-sync migrate") from error
+        raise SchemaMissing(
+            f"database: the schema is missing or incomplete: {_reason(error)}; run caspen-sync migrate"
+        ) from error
+    except _READ_ONLY as error:
+        raise DatabaseUnreachable(
+            "database: the server is read-only: a standby, or default_transaction_read_only is on; is it to be "
+            "promoted, or does database.dsn lead to the wrong one?"
+        ) from error
     except asyncpg.DataError:
         raise
     except _PASSING as error:
+        raise DatabaseUnreachable(f"database: Postgres cannot do this now: {_reason(error)}") from error
+    except _AWAY as error:
         raise DatabaseUnreachable(f"database: cannot be reached: {_reason(error)}") from error
 
 
@@ -70,6 +83,8 @@ def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
         "dsn": settings.dsn.get_secret_value() or None,
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": STATEMENT_TIMEOUT_S,
+        # Of several hosts the primary, and never a standby, whose answers are old and which takes no claim.
+        "target_session_attrs": "read-write",
     }
     if settings.pgbouncer:
         # Under transaction pooling each transaction may meet another server connection: no prepared statement lasts,
@@ -88,6 +103,7 @@ def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
             # not be forgotten by a crash.
             "default_transaction_isolation": "read committed",
             "synchronous_commit": "on",
+            "idle_in_transaction_session_timeout": str(VANISHED_MS),
         }
     return options
 
@@ -127,6 +143,8 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except DatabaseUnreachable as error:
+        if not isinstance(error.__cause__, _AWAY) or isinstance(error.__cause__, _READ_ONLY):
+            raise
         raise DatabaseUnreachable(
             f"{error}; does Postgres run there, and is database.dsn (or PGHOST and PGPORT) right?"
         ) from error.__cause__
@@ -155,5 +173,5 @@ def _reason(error: BaseException) -> str:
         # A function or a trigger raised it, in words of its own, which may quote a body. Postgres's own words do not.
         return f"{type(error).__name__}, raised by a function of the database"
     if isinstance(error, TimeoutError) and not str(error):
-        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+        return "no answer in time"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -23,7 +23,7 @@ from worker.budget import BudgetWatch
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement
 from worker.config import Settings
-from worker.errors import DATABASE_FAULTS, ConfigError, DatabaseUnreachable, ExitCode, first_of
+from worker.errors import DATABASE_FAULTS, CaspenSyncError, ConfigError, DatabaseUnreachable, ExitCode, first_of
 from worker.report import Report, verdict
 from worker.sender import Sender
 from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
@@ -78,6 +78,8 @@ class Engine:
         self._patience_s: float | None = None
         self._tried_tokens: dict[str, str] = {}
         self._reread_tokens = False
+        # What is waited for. What a person has to mend ends the start, and one run; a service that worked waits on.
+        self._passing: tuple[type[CaspenSyncError], ...] = (DatabaseUnreachable,)
         self._parts = asyncio.TaskGroup()
         self.tally = Tally()
         self._sender = Sender(
@@ -94,7 +96,7 @@ class Engine:
             store,
             rest_s={name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()},
             settled=self._settled,
-            give_up=lambda waited_s: self._stopping.is_set() and waited_s > settings.api.timeout_s,
+            give_up=self._gives_up,
             tally=self.tally,
             log=log,
         )
@@ -115,7 +117,8 @@ class Engine:
 
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
-        await self._working(self._serve_until_stopped)
+        with contextlib.suppress(_Stopped):
+            await self._working(self._serve_until_stopped)
         return Report(exit_code=ExitCode.OK, tally=self.tally)
 
     async def run_once(self, *, max_runtime_s: float | None = None) -> Report:
@@ -133,6 +136,11 @@ class Engine:
                 await self._all_settled()
                 reason = "told to stop while the database was out of reach"
                 report.append(Report(exit_code=ExitCode.WORK_LEFT, tally=self.tally, reason=reason))
+            except DATABASE_FAULTS:
+                # The same, and then it ends as it would have: what the API accepted is not left to the lease.
+                self.stop()
+                await self._all_settled()
+                raise
 
         try:
             await self._working(until_drained)
@@ -146,9 +154,9 @@ class Engine:
         started_at = clock.now()
         try:
             async with self._parts as parts:
-                await self._patiently(
-                    self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s
-                )
+                await self._register()
+                if self._patience_s is None:
+                    self._passing = DATABASE_FAULTS
                 heart = parts.create_task(self._heartbeats(started_at))
                 watch = parts.create_task(self._budget.run())
                 writer = parts.create_task(self._writer.run())
@@ -170,7 +178,7 @@ class Engine:
         with contextlib.suppress(_Stopped):
             while not self._stopping.is_set():
                 if not await self._claim_and_send():
-                    outlooks = await self._patiently(self._store.outlook, self._accounts)
+                    outlooks = await self._look_out()
                     await self._sleep(self._pause_before_next(outlooks))
 
     async def _work_until_nothing_is_due(self) -> tuple[Sequence[Outlook], LeftOver]:
@@ -180,7 +188,7 @@ class Engine:
             if await self._claim_and_send():
                 continue
             busy = +self._on_the_wire  # before the outlook: what is settled after it may make more due
-            outlooks = await self._patiently(self._store.outlook, self._accounts)
+            outlooks = await self._look_out()
             if busy or any(self._worth_waiting_for(outlook) for outlook in outlooks):
                 await self._sleep(self._pause_before_next(outlooks))
                 continue
@@ -198,6 +206,19 @@ class Engine:
         return await self._store.outlook(self._accounts), await self._store.left_over(
             self._accounts, lease_s=self._lease_s
         )
+
+    async def _register(self) -> None:
+        await self._patiently(self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s)
+
+    async def _look_out(self) -> Sequence[Outlook]:
+        """What the accounts wait for."""
+        outlooks = await self._patiently(self._store.outlook, self._accounts)
+        if len(outlooks) == len(self._accounts):
+            return outlooks
+        # Not the database that this began with: it was made anew, or restored from before our time.
+        await self._register()
+        self._log.warning("accounts_registered_again")
+        return await self._patiently(self._store.outlook, self._accounts)
 
     async def _claim_and_send(self) -> bool:
         """Takes in what arrived, claims what it may and starts sending. True when there may be more to do at once."""
@@ -306,7 +327,7 @@ class Engine:
     async def _patiently(self, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the database, through its absences: the service for ever, one run for a minute, a stop not at all."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(DATABASE_FAULTS),
+            retry=retry_if_exception_type(self._passing),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             stop=lambda state: self._patience_s is not None and (state.seconds_since_start or 0) >= self._patience_s,
             sleep=self._sleep_unless_stopped,
@@ -314,6 +335,12 @@ class Engine:
             reraise=True,
         )
         return await retrying(call, *args, **kwargs)
+
+    def _gives_up(self, waited_s: float) -> bool:
+        """Whether the write-back, which waited so long for the database, is to wait no longer."""
+        if self._stopping.is_set():
+            return waited_s > self._settings.api.timeout_s
+        return self._patience_s is not None and waited_s > self._patience_s
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -3,7 +3,7 @@
     CaspenSyncError
     ├── UsageError              the command line asks for something that is not there
     ├── ConfigError             a setting is unknown, bad or missing
-    ├── DatabaseUnreachable     Postgres cannot be reached, or refuses the connection
+    ├── DatabaseUnreachable     Postgres cannot be reached, or cannot do it now
     ├── DatabaseRefused         Postgres answered, and said no: a right or a setting is missing
     ├── SchemaMissing           `caspen-sync migrate` has not run, or not for this version
     ├── SchemaTooNew            the schema is of a later version than this program
@@ -50,7 +50,7 @@ class ConfigError(CaspenSyncError):
 
 
 class DatabaseUnreachable(CaspenSyncError):
-    """Postgres cannot be reached, or refuses the connection."""
+    """Postgres cannot be reached, or cannot do it now."""
 
     exit_code = ExitCode.UNREACHABLE
 

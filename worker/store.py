@@ -6,8 +6,9 @@ mend.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from worker import __version__, clock
 from worker.claims import BudgetTold, Claim, PauseKind, RunUpKind, Settlement, Slot, Written
 from worker.config import AccountSettings, RetrySettings
 from worker.contract import BODY_MAX_BYTES
-from worker.database import understood
+from worker.database import CONNECT_TIMEOUT_S, understood
 from worker.merge import Change, superseded
 from worker.pauses import concerns_accounts, end_run_ups, tell_accounts
 from worker.sqlfiles import query
@@ -63,11 +64,18 @@ class Store:
         self._worker = worker
         self._retry = retry or RetrySettings()
 
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool. The limit is for giving it back, too: asyncpg would wait on for one gone dark."""
+        with understood():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+                yield conn
+
     async def register(self, accounts: Mapping[str, AccountSettings], *, timeout_s: float = 30.0) -> None:
         """Writes down the limits of the accounts and fits their slots. `timeout_s`: how long a request may take."""
-        with understood():
+        async with self._connection() as conn:
             for name, account in sorted(accounts.items()):
-                async with self._pool.acquire() as conn, conn.transaction():
+                async with conn.transaction():
                     slots = await conn.fetchval(
                         query("register_account"),
                         name,
@@ -80,8 +88,8 @@ class Store:
 
     async def take_in(self, accounts: Sequence[str]) -> int:
         """Takes committed changes into the queue; at most MAX_ARRIVALS_PER_LANE of each lane. Returns how many."""
-        with understood():
-            taken = await self._pool.fetchval(query("take_in"), accounts, MAX_ARRIVALS_PER_LANE)
+        async with self._connection() as conn:
+            taken = await conn.fetchval(query("take_in"), accounts, MAX_ARRIVALS_PER_LANE)
         return int(taken)
 
     async def claim(
@@ -89,8 +97,8 @@ class Store:
     ) -> list[Claim]:
         """Claims at most `capacities[account]` appointments of each account, each with a slot and its changes."""
         asked_at = clock.now()
-        with understood():
-            rows = await self._pool.fetch(
+        async with self._connection() as conn:
+            rows = await conn.fetch(
                 query("claim"),
                 list(capacities),
                 list(capacities.values()),
@@ -105,8 +113,8 @@ class Store:
     async def take_slot(self, claim: Claim, *, timeout_s: float) -> Slot | None:
         """One more slot for a claim that is held; None when there is none, or the account is paused."""
         asked_at = clock.now()
-        with understood():
-            row = await self._pool.fetchrow(query("take_slot"), claim.account, claim.lane, timeout_s)
+        async with self._connection() as conn:
+            row = await conn.fetchrow(query("take_slot"), claim.account, claim.lane, timeout_s)
         if row is None:
             return None
         return Slot(account=claim.account, number=row["slot"], free_at=row["free_at"], taken_at=asked_at)
@@ -117,14 +125,14 @@ class Store:
         Raises asyncpg.DataError when Postgres cannot hold an answer; then nothing of the batch was written.
         """
         columns = [*_columns(settlements), self._worker, *_slot_columns(settlements, rest_s)]
-        with understood():
+        async with self._connection() as conn:
             if not any(map(concerns_accounts, settlements)):
-                rows = await self._pool.fetch(query("settle"), *columns)
+                rows = await conn.fetch(query("settle"), *columns)
                 if any(row["run_up"] for row in rows):
-                    await end_run_ups(self._pool, _kept(settlements, rows))
+                    await end_run_ups(conn, _kept(settlements, rows))
                 return Written(lost=_lost(settlements, rows))
             # In one transaction, so that nobody claims what this releases into an account that it pauses.
-            async with self._pool.acquire() as conn, conn.transaction():
+            async with conn.transaction():
                 rows = await conn.fetch(query("settle"), *columns)
                 written = await tell_accounts(conn, _kept(settlements, rows), self._retry)
             return replace(written, lost=_lost(settlements, rows))
@@ -132,51 +140,50 @@ class Store:
     async def reinstate(self, account: str, kind: RunUpKind) -> int:
         """An account is paused for what went wrong in a row: gives the changes back what that charged them, and makes
         pending again what it parked. Returns how many changes."""
-        with understood():
-            return int(await self._pool.fetchval(query("reinstate"), account, kind))
+        async with self._connection() as conn:
+            return int(await conn.fetchval(query("reinstate"), account, kind))
 
     async def fresh_token(self, account: str, fingerprint: str) -> bool:
         """Brings the probe of a refused account forward if this is not the token that was refused."""
-        with understood():
-            return await self._pool.fetchval(query("fresh_token"), account, fingerprint) is not None
+        async with self._connection() as conn:
+            return await conn.fetchval(query("fresh_token"), account, fingerprint) is not None
 
     async def tell_limit(self, account: str, limit: int, *, timeout_s: float) -> None:
         """Writes down how many requests the API says it grants; the lower of that and the configured limit rules."""
-        with understood():
-            async with self._pool.acquire() as conn, conn.transaction():
-                slots = await conn.fetchval(query("tell_limit"), account, limit)
-                if slots is not None:
-                    await _fit_slots(conn, account, slots, timeout_s)
+        async with self._connection() as conn, conn.transaction():
+            slots = await conn.fetchval(query("tell_limit"), account, limit)
+            if slots is not None:
+                await _fit_slots(conn, account, slots, timeout_s)
 
     async def hold_back(self, told: Sequence[BudgetTold]) -> dict[str, int]:
         """Holds back the slots that somebody else uses, by what the API says that remains; each account once. Returns
         how many, for the accounts where there are any."""
         now = clock.now()
         rows = [(t.account, t.remaining, now - t.started_at) for t in told]
-        with understood():
-            held = await self._pool.fetch(query("hold_back"), *_transposed(rows, 3))
+        async with self._connection() as conn:
+            held = await conn.fetch(query("hold_back"), *_transposed(rows, 3))
         return {row["account"]: row["slots"] for row in held}
 
     async def outlook(self, accounts: Sequence[str]) -> list[Outlook]:
         """When it is worth asking for a claim again, for each account."""
-        with understood():
-            return [Outlook(**row) for row in await self._pool.fetch(query("outlook"), accounts)]
+        async with self._connection() as conn:
+            return [Outlook(**row) for row in await conn.fetch(query("outlook"), accounts)]
 
     async def left_over(self, accounts: Sequence[str], *, lease_s: float) -> LeftOver:
         """What a run that found nothing due would leave behind."""
-        with understood():
-            row = await self._pool.fetchrow(query("left_over"), accounts, lease_s)
+        async with self._connection() as conn:
+            row = await conn.fetchrow(query("left_over"), accounts, lease_s)
         return LeftOver(**row)
 
     async def heartbeat(self, accounts: Sequence[str], *, running_s: float) -> None:
         """Says that this process is alive."""
-        with understood():
-            await self._pool.execute(query("heartbeat"), accounts, self._worker, __version__, running_s)
+        async with self._connection() as conn:
+            await conn.execute(query("heartbeat"), accounts, self._worker, __version__, running_s)
 
     async def farewell(self, accounts: Sequence[str]) -> None:
         """Takes this process off the list of the living."""
-        with understood():
-            await self._pool.execute(query("farewell"), accounts, self._worker)
+        async with self._connection() as conn:
+            await conn.execute(query("farewell"), accounts, self._worker)
 
 
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
