@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
+import asyncpg
 import structlog
 
 from worker.caspen import Caspen
@@ -21,12 +23,13 @@ from worker.errors import ExitCode, first_of
 from worker.listen import listen
 from worker.migrate import require_current_schema
 from worker.report import Report
+from worker.retention import keep_retention
 from worker.store import Store
 from worker.telemetry import configure, log
 from worker.token import TokenSource
 
-# One connection claims, one writes back, one for quick retries' slots and the heartbeat.
-POOL_SIZE = 4
+# One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes.
+POOL_SIZE = 5
 
 
 def worker_name() -> str:
@@ -49,7 +52,7 @@ async def run(
         await require_current_schema(connections)
         engine = Engine(settings, Store(connections, worker=name, retry=settings.retry), caspen, tokens, log=logger)
         working = asyncio.ensure_future(
-            engine.run_once(max_runtime_s=max_runtime_s) if once else _serve(engine, settings)
+            engine.run_once(max_runtime_s=max_runtime_s) if once else _serve(engine, settings, connections)
         )
         with _signals(engine, working):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
@@ -71,15 +74,18 @@ def _caspen(api: ApiSettings) -> Caspen:
     return Caspen(api.base_url, timeout_s=api.timeout_s, ca_file=api.ca_file, proxy=proxy)
 
 
-async def _serve(engine: Engine, settings: Settings) -> Report:
-    """The service, with LISTEN beside it where the database is spoken to directly."""
-    if settings.database.pgbouncer:
-        return await engine.run_service()
+async def _serve(engine: Engine, settings: Settings, connections: asyncpg.Pool) -> Report:
+    """The service, with what goes on beside it: retention, and LISTEN where the database is spoken to directly."""
+    days, chance = settings.worker.retention_days, random.Random()  # noqa: S311  when to prune is no secret
+    beside = [keep_retention(connections, retention_days=days, log=log(), chance=chance)]
+    if not settings.database.pgbouncer:
+        beside.append(listen(settings.database, engine.wake, log=log()))
     try:
         async with asyncio.TaskGroup() as parts:
-            ears = parts.create_task(listen(settings.database, engine.wake, log=log()))
+            tasks = [parts.create_task(part) for part in beside]
             report = await engine.run_service()
-            ears.cancel()
+            for task in tasks:
+                task.cancel()
     except BaseExceptionGroup as group:
         raise first_of(group) from group
     return report

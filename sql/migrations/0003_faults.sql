@@ -93,6 +93,13 @@ CREATE TABLE caspen_sync.intervention (
 CREATE INDEX intervention_change ON caspen_sync.intervention (account, change_id);
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- Retention
+-- ---------------------------------------------------------------------------------------------------------------
+
+-- Pruning walks the attempts in the order of time.
+CREATE INDEX attempt_age ON caspen_sync.attempt (account, started_at);
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- Where `migrate --roles` ran before: the same rights on what is new; see roles.sql
 -- ---------------------------------------------------------------------------------------------------------------
 

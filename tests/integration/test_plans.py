@@ -44,8 +44,21 @@ STATEMENTS: dict[str, list[Any]] = {
     "run_up_length": [ACCOUNTS],
     "pause": [ACCOUNTS, ["down"], ["503"], [10.0], [0.1], [300.0], [0.1], [None]],
     "reinstate": ["default", "rejected"],
+    "prune_changes": ["default", 0, 3600.0, 1000],
+    "prune_attempts": ["default", NOW, 3600.0, 1000],
 }
-TABLES = {"outbox", "arrival", "queue", "rate_slot", "account", "appointment", "attempt", "run_up", "rejection"}
+TABLES = {
+    "outbox",
+    "arrival",
+    "queue",
+    "rate_slot",
+    "account",
+    "appointment",
+    "attempt",
+    "run_up",
+    "rejection",
+    "intervention",
+}
 
 
 @pytest.fixture

@@ -96,6 +96,10 @@ def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_attempts(commands)
     _add_pause(commands)
 
+    command = commands.add_parser("prune", help="delete what is older than the retention", description=_PRUNE)
+    _add_common(command)
+    command.set_defaults(handler=_prune)
+
     command = commands.add_parser("sandbox", help="a stand-in for the API", description=_SANDBOX)
     if "sandbox" in arguments:
         from worker.sandbox.command import add_arguments
@@ -231,6 +235,10 @@ _RESUME = """\
 Lets an account go on, whatever it is paused for: by hand, or because the API refused it, rejected everything, or was
 down.
 """
+_PRUNE = """\
+Deletes finished changes and attempts that are older than worker.retention_days, in small steps. What is pending or
+parked stays, and its attempts with it. The service does so by itself every hour; this is for where only cron jobs run.
+"""
 _SANDBOX = """\
 A stand-in for the API that follows its contract, throttle and faults included. Point api.base_url at the address that
 it prints.
@@ -322,6 +330,12 @@ def _resume(args: argparse.Namespace) -> int:
     from worker.cli.pause import run_resume
 
     return run_resume(args)
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from worker.cli.prune import run
+
+    return run(args)
 
 
 def _sandbox(args: argparse.Namespace) -> int:

@@ -1,0 +1,29 @@
+-- Deletes finished changes that are older than the retention, with what was said and done about them: one step of a walk
+-- through an account's changes in the order of their ids.
+-- In:  $1 account text, $2 the id to go on after bigint, $3 retention float8 (s), $4 rows to look at int.
+-- Out: one row: how many were deleted, the id to go on after (null: the walk is over).
+--
+-- Ids have the order of time, so the walk ends at the first change that was written within the retention. What is pending
+-- or parked is never deleted. Rows that somebody else holds are left for the next time.
+WITH looked AS MATERIALIZED (
+    SELECT o.account, o.id, o.state, o.finished_at, o.created_at
+    FROM caspen_sync.outbox o
+    WHERE o.account = $1 AND o.id > $2
+    ORDER BY o.id
+    LIMIT $4
+), old AS MATERIALIZED (
+    SELECT o.account, o.id
+    FROM looked l
+    JOIN caspen_sync.outbox o USING (account, id)
+    WHERE l.state IN ('synced', 'discarded') AND l.finished_at < now() - make_interval(secs => $3)
+    FOR UPDATE OF o SKIP LOCKED
+), deleted AS (
+    DELETE FROM caspen_sync.outbox o USING old WHERE o.account = old.account AND o.id = old.id
+), words AS (
+    DELETE FROM caspen_sync.rejection r USING old WHERE r.account = old.account AND r.change_id = old.id
+), deeds AS (
+    DELETE FROM caspen_sync.intervention i USING old WHERE i.account = old.account AND i.change_id = old.id
+)
+SELECT (SELECT count(*)::int FROM old) AS deleted,
+       CASE WHEN count(*) = $4 AND max(created_at) < now() - make_interval(secs => $3) THEN max(id) END AS after_id
+FROM looked

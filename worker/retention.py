@@ -1,0 +1,85 @@
+"""Retention: what is finished is deleted when it is old enough, in small steps, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+
+from worker.database import understood
+from worker.errors import DATABASE_FAULTS
+from worker.sqlfiles import query
+from worker.telemetry import Log
+
+# Rows of one step, which is a transaction of its own.
+STEP = 1000
+# Between two steps: the work comes first.
+BREATH_S = 0.02
+
+EVERY_S = 3600.0
+DAY_S = 86_400.0
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What was deleted."""
+
+    changes: int = 0
+    attempts: int = 0
+
+
+async def prune(pool: asyncpg.Pool, *, retention_days: float) -> Pruned:
+    """Deletes the finished changes and the attempts of all accounts that are older than the retention.
+
+    What is pending or parked stays, and its attempts with it. Raises DatabaseUnreachable and the like; what was deleted
+    by then stays deleted.
+    """
+    pruned = Pruned()
+    with understood():
+        accounts = [row["account"] for row in await pool.fetch(query("known_accounts"))]
+    for account in accounts:
+        pruned.changes += await _prune_changes(pool, account, retention_days * DAY_S)
+        pruned.attempts += await _prune_attempts(pool, account, retention_days * DAY_S)
+    return pruned
+
+
+async def keep_retention(pool: asyncpg.Pool, *, retention_days: float, log: Log, chance: random.Random) -> None:
+    """Prunes every hour, until cancelled; the first time within the first hour, so that services that started together
+    do not begin together. What fails is done the next time."""
+    await asyncio.sleep(chance.uniform(60.0, EVERY_S))
+    while True:
+        try:
+            pruned = await prune(pool, retention_days=retention_days)
+        except DATABASE_FAULTS as error:
+            log.warning("prune_failed", error=str(error))
+        else:
+            if pruned.changes or pruned.attempts:
+                log.info("pruned", changes=pruned.changes, attempts=pruned.attempts)
+        await asyncio.sleep(EVERY_S)
+
+
+async def _prune_changes(pool: asyncpg.Pool, account: str, retention_s: float) -> int:
+    deleted = 0
+    after_id: int | None = 0
+    while after_id is not None:
+        with understood():
+            row = await pool.fetchrow(query("prune_changes"), account, after_id, retention_s, STEP)
+        deleted += row["deleted"]
+        after_id = row["after_id"]
+        await asyncio.sleep(BREATH_S)
+    return deleted
+
+
+async def _prune_attempts(pool: asyncpg.Pool, account: str, retention_s: float) -> int:
+    deleted = 0
+    from_time: datetime | None = datetime.min.replace(tzinfo=UTC)
+    while from_time is not None:
+        with understood():
+            row = await pool.fetchrow(query("prune_attempts"), account, from_time, retention_s, STEP)
+        deleted += row["deleted"]
+        from_time = row["from_time"]
+        await asyncio.sleep(BREATH_S)
+    return deleted
