@@ -204,3 +204,5 @@ class Written:
     """Accounts whose pause is over."""
     reinstate: tuple[tuple[str, RunUpKind], ...] = ()
     """Accounts that are paused for what went wrong in a row, and whose changes are to get back what that cost them."""
+    heard_again: tuple[str, ...] = ()
+    """Accounts for which the API did better than before: what was given up meanwhile may be tried again."""

@@ -36,6 +36,7 @@ async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settleme
         welcomed = [row["account"] for row in await conn.fetch(query("welcome"), sorted(welcome))]
     if known := {s.claim.account: s.own_fault for s in settlements if s.own_fault}:
         await conn.execute(query("own_fault"), list(known), list(known.values()))
+    heard_again = await end_run_ups(conn, settlements)
     opened, reinstate = await _tell_run_ups(conn, settlements, retry)
     paused: list[Paused] = []
     pauses = [*(s.pause for s in settlements if s.pause), *opened]
@@ -46,13 +47,20 @@ async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settleme
         # Whoever paused the account was to do that; if it died before, the probe does.
         if settlement.claim.probing in ("down", "rejected"):
             reinstate.add((settlement.claim.account, settlement.claim.probing))
-    return Written(paused=tuple(paused), welcomed=tuple(welcomed), reinstate=tuple(sorted(reinstate)))
+    return Written(
+        paused=tuple(paused),
+        welcomed=tuple(welcomed),
+        reinstate=tuple(sorted(reinstate)),
+        heard_again=(*heard_again, *welcomed),
+    )
 
 
-async def end_run_ups(conn: asyncpg.Connection | asyncpg.Pool, settlements: Iterable[Settlement]) -> None:
-    """The API did better: forgets what went wrong before."""
-    if over := sorted(in_a_row(settlements).over):
+async def end_run_ups(conn: asyncpg.Connection, settlements: Iterable[Settlement]) -> tuple[str, ...]:
+    """The API did better: forgets what went wrong before. Returns the accounts for which it was heard again."""
+    over = sorted(in_a_row(settlements).over)
+    if over:
         await conn.execute(query("run_up_over"), [account for account, _ in over], [kind for _, kind in over])
+    return tuple(account for account, kind in over if kind == "down")
 
 
 async def _tell_run_ups(
@@ -60,7 +68,6 @@ async def _tell_run_ups(
 ) -> tuple[list[Pause], set[tuple[str, RunUpKind]]]:
     """The pauses that follow, and the run-ups that are to be brought back."""
     setbacks = in_a_row(settlements).setbacks
-    await end_run_ups(conn, settlements)
     if not setbacks:
         return [], set()
     accounts = sorted({setback.account for setback in setbacks})

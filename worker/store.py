@@ -128,9 +128,10 @@ class Store:
         async with self._connection() as conn:
             if not any(map(concerns_accounts, settlements)):
                 rows = await conn.fetch(query("settle"), *columns)
+                heard_again: tuple[str, ...] = ()
                 if any(row["run_up"] for row in rows):
-                    await end_run_ups(conn, _kept(settlements, rows))
-                return Written(lost=_lost(settlements, rows))
+                    heard_again = await end_run_ups(conn, _kept(settlements, rows))
+                return Written(lost=_lost(settlements, rows), heard_again=heard_again)
             # In one transaction, so that nobody claims what this releases into an account that it pauses.
             async with conn.transaction():
                 rows = await conn.fetch(query("settle"), *columns)
@@ -142,6 +143,11 @@ class Store:
         pending again what it parked. Returns how many changes."""
         async with self._connection() as conn:
             return int(await conn.fetchval(query("reinstate"), account, kind))
+
+    async def given_up(self, account: str) -> int:
+        """The API was heard of again: makes pending again what was given up while it was not. Returns how many."""
+        async with self._connection() as conn:
+            return int(await conn.fetchval(query("given_up"), account))
 
     async def fresh_token(self, account: str, fingerprint: str) -> bool:
         """Brings the probe of a refused account forward if this is not the token that was refused."""

@@ -104,11 +104,16 @@ class WriteBack:
         await self._reinstate(written)
 
     async def _reinstate(self, written: Written) -> None:
-        """Gives back what a run-up cost. A database that is away just now is no reason to wait: the probe does it."""
+        """Gives back what a run-up cost. A database that is away just now is no reason to wait: the probe does it, or
+        the next answer."""
         for account, kind in written.reinstate:
             with contextlib.suppress(*DATABASE_FAULTS):
                 if changes := await self._store.reinstate(account, kind):
                     self._log.info("changes_reinstated", account=account, kind=kind, changes=changes)
+        for account in written.heard_again:
+            with contextlib.suppress(*DATABASE_FAULTS):
+                if changes := await self._store.given_up(account):
+                    self._log.info("changes_reinstated", account=account, kind="given_up", changes=changes)
 
     async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.PostgresError) -> None:
         """One answer that Postgres cannot hold (a NUL, a number of a million digits) must not hold up the others."""

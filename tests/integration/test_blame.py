@@ -104,3 +104,44 @@ async def test_someone_who_uses_up_the_budget_does_not_keep_a_cron_run_for_ever(
         ended = await command("run", "--once", env=environment(database.dsn, server.base_url), limit_s=30)
     assert ended.exit_code == 75
     assert await database.value("SELECT attempts FROM caspen_sync.outbox") == 0
+
+
+async def test_what_was_given_up_in_an_outage_comes_back(database: Database) -> None:
+    """One change and nothing else, and an API that is away for longer than the change has attempts: it parks, as it
+    must, and is pending again by itself once the API has been heard of."""
+    await database.write("app_1", {"note": NOTE})
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,), faults={"http_503": 1.0}, limit=10_000)) as sandbox:
+        env = environment(database.dsn, sandbox.base_url, IMPATIENT)
+
+        async def parked() -> bool:
+            await command("run", "--once", env=env)
+            return await database.states() == {"parked": 1}
+
+        await eventually(parked, limit_s=60, what="the change is given up")
+        sandbox.set_faults({})
+        await database.write("app_2", {"note": NOTE})
+
+        async def drained() -> bool:
+            await command("run", "--once", env=env)
+            return await database.states() == {"synced": 2}
+
+        await eventually(drained, limit_s=60, what="both are synced")
+
+
+async def test_what_the_api_stumbles_over_does_not_come_back(database: Database) -> None:
+    """Given up at last although others were accepted in between, it stays parked."""
+    await database.write("app_1", {"room_id": 666})
+    async with raw_server(_stumbles_over_666) as server:
+        env = environment(database.dsn, server.base_url, IMPATIENT)
+
+        async def parked() -> bool:
+            await database.write("app_2", {"note": NOTE})
+            await command("run", "--once", env=env)
+            return "parked" in await database.states()
+
+        await eventually(parked, limit_s=60, what="the change is given up")
+        for _ in range(3):
+            await database.write("app_2", {"note": NOTE})
+            assert (await command("run", "--once", env=env)).exit_code == 0
+    assert (await database.states())["parked"] == 1
+    assert await database.value("SELECT count(*) FROM caspen_sync.run_up") == 0

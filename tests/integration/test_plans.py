@@ -40,6 +40,7 @@ STATEMENTS: dict[str, list[Any]] = {
     "idle": [ACCOUNTS],
     "hold_back": [ACCOUNTS, [10], [0.1]],
     "run_up_over": [ACCOUNTS, ["down"]],
+    "given_up": ["default"],
     "run_up": [ACCOUNTS, ["rejected"], ["app_1"], ["404"], ["{1}"], [1]],
     "run_up_length": [ACCOUNTS],
     "pause": [ACCOUNTS, ["down"], ["503"], [10.0], [0.1], [300.0], [0.1], [None]],

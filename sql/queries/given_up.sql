@@ -1,0 +1,47 @@
+-- The API was heard of again: changes that were given up while it was not are pending again, with all their attempts. An
+-- outage at night, with too few changes about to be known as one, needs nobody.
+-- In:  $1 account text.
+-- Out: one row: how many changes.
+--
+-- One that had failed before as well, while others did not, stays parked: it is what the API stumbles over.
+-- Locks as reinstate.sql does.
+WITH peeked AS MATERIALIZED (
+    SELECT u.account, u.appointment_id
+    FROM caspen_sync.run_up u
+    JOIN caspen_sync.account a USING (account)
+    CROSS JOIN LATERAL (
+        SELECT FROM caspen_sync.outbox o
+        WHERE o.account = u.account AND o.id = ANY (u.change_ids) AND o.state = 'parked' AND o.attempts <= u.charged
+        LIMIT 1
+    ) AS given_up
+    WHERE u.account = $1 AND u.kind = 'down' AND a.pause_kind IS DISTINCT FROM 'down'
+), locked AS MATERIALIZED (
+    SELECT q.account, q.appointment_id
+    FROM peeked p
+    JOIN caspen_sync.queue q USING (account, appointment_id)
+    ORDER BY q.account, q.appointment_id
+    FOR UPDATE OF q
+), run_up AS MATERIALIZED (
+    SELECT u.account, u.appointment_id, u.change_ids, u.charged
+    FROM locked l
+    JOIN caspen_sync.run_up u USING (account, appointment_id)
+    WHERE u.kind = 'down'
+    FOR UPDATE OF u
+), changed AS (
+    UPDATE caspen_sync.outbox o
+    SET state = 'pending', finished_at = NULL, attempts = 0
+    FROM (SELECT account, unnest(change_ids) AS id, charged FROM run_up) AS r
+    WHERE o.account = r.account AND o.id = r.id AND o.state = 'parked' AND o.attempts <= r.charged
+    RETURNING o.id
+), queued AS (
+    UPDATE caspen_sync.queue q
+    SET again = true,
+        due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() ELSE q.due_at END
+    FROM run_up r
+    WHERE q.account = r.account AND q.appointment_id = r.appointment_id
+), over AS (
+    DELETE FROM caspen_sync.run_up u
+    USING run_up r
+    WHERE u.account = r.account AND u.appointment_id = r.appointment_id AND u.kind = 'down'
+)
+SELECT count(*)::int AS changes FROM changed
