@@ -31,7 +31,9 @@ WITH peeked AS MATERIALIZED (
     UPDATE caspen_sync.outbox o
     SET state = 'pending', finished_at = NULL, attempts = 0
     FROM (SELECT account, unnest(change_ids) AS id, charged FROM run_up) AS r
-    WHERE o.account = r.account AND o.id = r.id AND o.state = 'parked' AND o.attempts <= r.charged
+    -- Parked, said so that the index of parked changes does not offer itself; see settle.sql.
+    WHERE o.account = r.account AND o.id = r.id AND o.state NOT IN ('pending', 'synced', 'discarded')
+      AND o.attempts <= r.charged
     RETURNING o.id
 ), queued AS (
     UPDATE caspen_sync.queue q
