@@ -11,14 +11,23 @@ WITH looked AS MATERIALIZED (
 ), old AS MATERIALIZED (
     SELECT t.account, t.appointment_id, t.id
     FROM looked l
-    JOIN caspen_sync.attempt t USING (account, appointment_id, id)
-    WHERE NOT EXISTS (SELECT FROM caspen_sync.outbox o
-                      WHERE o.account = l.account AND o.id = ANY (l.change_ids) AND o.state IN ('pending', 'parked'))
-    FOR UPDATE OF t SKIP LOCKED
+    CROSS JOIN LATERAL (
+        SELECT t.account, t.appointment_id, t.id FROM caspen_sync.attempt t
+        WHERE t.account = l.account AND t.appointment_id = l.appointment_id AND t.id = l.id
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) AS t
+    LEFT JOIN LATERAL (
+        SELECT true AS something FROM caspen_sync.outbox o
+        WHERE o.account = l.account AND o.id = ANY (l.change_ids) AND o.state IN ('pending', 'parked')
+        LIMIT 1
+    ) AS waiting ON true
+    WHERE waiting.something IS NULL
 ), deleted AS (
     DELETE FROM caspen_sync.attempt t
     USING old
     WHERE t.account = old.account AND t.appointment_id = old.appointment_id AND t.id = old.id
+      AND t.account = $1 AND t.started_at >= $2 AND t.started_at <= (SELECT max(started_at) FROM looked)
 )
 SELECT (SELECT count(*)::int FROM old) AS deleted,
        CASE WHEN count(*) = $4 THEN greatest(max(started_at), $2 + interval '1 microsecond') END AS from_time
