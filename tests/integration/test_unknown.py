@@ -1,0 +1,91 @@
+"""What was sent and not answered, or not answered well: what can be known is known, and the rest does no harm."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.audit import assert_no_overlap
+from tests.support.canary import NOTE
+from tests.support.database import Database
+from tests.support.processes import TOKEN, environment, services, stop
+from tests.support.waiting import eventually
+from worker.sandbox import Sandbox, SandboxSettings
+
+TIMEOUT_S = 1.5
+PATIENT = {"API__TIMEOUT_S": str(TIMEOUT_S), "RETRY__BACKOFF_BASE_S": "0.01", "RETRY__BACKOFF_MAX_S": "0.02"}
+OLD, NEW = f"{NOTE}, the old one", f"{NOTE}, the new one"
+
+
+def answered(log: list[Any], status: int) -> list[Any]:
+    return [entry for entry in log if entry.http_status == status]
+
+
+async def test_a_late_old_value_lands_before_the_new_one(database: Database) -> None:
+    """A gateway says 504 while the API is still at it: a newer change waits for as long as a request may take, so that
+    what lands late lands first."""
+    settings = SandboxSettings(tokens=(TOKEN,), faults={"late_apply": 1.0}, late_s=0.8 * TIMEOUT_S)
+    async with Sandbox(settings) as sandbox, services(1, environment(database.dsn, sandbox.base_url, PATIENT)):
+        await database.write("app_1", {"note": OLD})
+        await eventually(lambda: answered(sandbox.log, 504), what="the old one is sent")
+        sandbox.set_faults({})
+        await database.write("app_1", {"note": NEW})
+
+        async def synced() -> bool:
+            return await database.states() == {"synced": 2}
+
+        await eventually(synced, what="both are synced")
+        first, second = sandbox.log
+        assert first.applied_at is not None
+        assert second.applied_at is not None
+        assert first.applied_at < second.received_at
+        assert second.received_at - first.answered_at >= TIMEOUT_S
+        assert sandbox.appointments["app_1"]["note"] == NEW
+    assert_no_overlap(sandbox.log)
+
+
+async def test_no_answer_at_all_rests_too(database: Database) -> None:
+    """A request that timed out, or whose connection was reset after it was sent, may be done yet: the appointment rests
+    for another timeout, others go on meanwhile."""
+    settings = SandboxSettings(tokens=(TOKEN,), faults={"reset_after": 1.0})
+    async with Sandbox(settings) as sandbox, services(1, environment(database.dsn, sandbox.base_url, PATIENT)):
+        await database.write("app_1", {"note": OLD})
+        await eventually(lambda: sandbox.log and sandbox.log[0].answered_at, what="the first is cut off")
+        sandbox.set_faults({})
+        await database.write("app_1", {"note": NEW})
+        await database.write("app_2", {"note": NEW})
+
+        async def synced() -> bool:
+            return await database.states() == {"synced": 3}
+
+        await eventually(synced, what="all are synced")
+    first, other, second = sandbox.log
+    assert (other.appointment, second.appointment) == ("app_2", "app_1")
+    assert second.received_at - first.answered_at >= TIMEOUT_S
+    attempts = await database.rows(
+        "SELECT http_status, outcome FROM caspen_sync.attempt WHERE appointment_id = 'app_1' ORDER BY id"
+    )
+    assert [tuple(row) for row in attempts] == [(None, "unknown"), (200, "synced")]
+
+
+@pytest.mark.parametrize("fault", ["cut", "garbled", "no_content"])
+async def test_done_and_not_told_is_sent_again(database: Database, fault: str) -> None:
+    """200 with half a body, 200 with nonsense, 204: the same body goes out again, and the synced state is what the API
+    says in the end."""
+    settings = SandboxSettings(tokens=(TOKEN,), faults={fault: 1.0})
+    async with Sandbox(settings) as sandbox, services(1, environment(database.dsn, sandbox.base_url)) as (worker,):
+        await database.write("app_1", {"note": NEW})
+        await eventually(lambda: sandbox.log and sandbox.log[0].answered_at, what="the first is answered")
+        sandbox.set_faults({})
+
+        async def synced() -> bool:
+            return await database.states() == {"synced": 1}
+
+        await eventually(synced, what="it is synced")
+        assert await stop(worker) == 0
+    assert len({json.dumps(entry.body) for entry in sandbox.log}) == 1
+    assert await database.value("SELECT note FROM caspen_sync.appointment") == NEW
+    assert await database.value("SELECT attempts FROM caspen_sync.outbox") == len(sandbox.log)
+    assert await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'retry'") >= 1
