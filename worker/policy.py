@@ -241,8 +241,8 @@ def _after_throttled(case: _Case, outcome: Throttled) -> Settlement:
 
 
 def _after_refused(case: _Case, outcome: Refused) -> Settlement:
-    if case.claim.suspect and not case.claim.probing:
-        # The API takes others with this token, so this one waits by itself and holds up nobody.
+    if outcome.status == 403 and case.claim.suspect and not case.claim.probing:
+        # The API takes others with this token, so this one waits by itself and holds up nobody. A 401 is the token's.
         return replace(
             _undecided(case),
             due_in_s=backoff_s(case.claim.failures, case.limits, case.chance),

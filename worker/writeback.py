@@ -179,6 +179,8 @@ class WriteBack:
             if verdict.state == "parked":
                 self._tally.parked += 1
                 log.warning("change_parked", change_id=verdict.change_id, error=verdict.error)
+            elif verdict.state == "discarded":
+                log.info("change_superseded", change_id=verdict.change_id)
         if settlement.mismatches:
             log.warning("answer_differs", fields=list(settlement.mismatches))
 
