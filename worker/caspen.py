@@ -86,12 +86,18 @@ class Caspen:
         byte is about to be written, so that a process that was stopped in between sends nothing.
         """
         started_at = self._now()
-        state = SimpleNamespace(sent=False, deadline=deadline)
+        state = SimpleNamespace(sent=False, deadline=deadline, limit=None, remaining=None)
         if problem := check_appointment_id(appointment_id):
             outcome: Outcome = NotSent(reason=str(problem))
         else:
             outcome = await self._exchange(appointment_id, body, token, state)
-        return Exchange(outcome=outcome, started_at=started_at, ended_at=self._now())
+        return Exchange(
+            outcome=outcome,
+            started_at=started_at,
+            ended_at=self._now(),
+            limit=state.limit,
+            remaining=state.remaining,
+        )
 
     async def _exchange(self, appointment_id: str, body: dict[str, Any], token: str, state: SimpleNamespace) -> Outcome:
         if self._session is None:
@@ -112,6 +118,8 @@ class Caspen:
                     trace_request_ctx=state,
                 ) as response,
             ):
+                state.limit = _count(response, "X-RateLimit-Limit")
+                state.remaining = _count(response, "X-RateLimit-Remaining")
                 return await self._understand(response)
         except TooLate:
             return NotSent(reason="no time left in the claim")
@@ -206,6 +214,12 @@ async def _fields_named(response: aiohttp.ClientResponse) -> tuple[str, ...]:
         named = {str(key).split(".")[0] for key in errors}
         return tuple(sorted(named & UPDATE_FIELDS))
     return ()
+
+
+def _count(response: aiohttp.ClientResponse, header: str) -> int | None:
+    """A header that counts requests. Nothing and nonsense say nothing."""
+    text = response.headers.get(header, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 
 
 def _hints(response: aiohttp.ClientResponse) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ async def test_changes_become_the_synced_state(database: Database) -> None:
     for number in range(20):
         await database.write(f"app_{number % 7}", {"note": f"n{number}", "room_id": number})
     await database.write("app_1", {"note": None, "room_id": None})
-    async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000)) as sandbox:
         ended = await command("run", "--once", env=environment(database.dsn, sandbox.base_url))
         assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", "")
         assert len(sandbox.log) == 7
