@@ -17,10 +17,13 @@ from worker.telemetry import Log
 LOOK_S = 0.25
 # Whoever is told that this many remain is held up by nobody.
 PLENTY = 1000
+# As for accounts.NAME.rate_limit. A limit that is higher, or 0, is a mistake.
+LIMIT_MAX = 1_000_000
 
 
 class BudgetWatch:
-    """Takes in what answers say, and adjusts the slots beside the loop."""
+    """Takes in what answers say, and adjusts the slots: to another limit before anything more is claimed, to somebody
+    else's use beside the loop."""
 
     def __init__(self, store: Store, accounts: Mapping[str, AccountSettings], *, timeout_s: float, log: Log) -> None:
         """`timeout_s`: how long a request may take."""
@@ -30,14 +33,23 @@ class BudgetWatch:
         self._log = log
         self._limits: dict[str, int] = {}
         self._newest: dict[str, BudgetTold] = {}
+        self._news: dict[str, int] = {}
+        self._told_at: dict[str, float] = {}
         self._heard = asyncio.Event()
 
     def hear(self, told: BudgetTold) -> None:
         """Takes in what one answer said. Of several, the one whose request began last counts."""
-        known = self._newest.get(told.account)
-        if known is None or known.started_at <= told.started_at:
-            self._newest[told.account] = told
-            self._heard.set()
+        if self._told_at.get(told.account, told.started_at) > told.started_at:
+            return
+        self._told_at[told.account] = told.started_at
+        self._newest[told.account] = told
+        self._heard.set()
+        if told.limit is None or not 1 <= told.limit <= LIMIT_MAX:
+            return
+        if told.limit != self._limits.get(told.account):
+            self._news[told.account] = told.limit
+        else:
+            self._news.pop(told.account, None)
 
     async def run(self) -> None:
         """Looks, until cancelled. What cannot be written now is written after the next answer."""
@@ -46,28 +58,31 @@ class BudgetWatch:
             self._heard.clear()
             newest, self._newest = list(self._newest.values()), {}
             with contextlib.suppress(*DATABASE_FAULTS):
-                for told in newest:
-                    await self._look_at_limit(told)
                 await self._look_at_remaining(newest)
             await asyncio.sleep(LOOK_S)
 
-    async def _look_at_limit(self, told: BudgetTold) -> None:
-        if told.limit is None or told.limit == self._limits.get(told.account):
-            return
-        await self._store.tell_limit(told.account, told.limit, timeout_s=self._timeout_s)
-        self._limits[told.account] = told.limit
-        configured = self._configured[told.account]
-        if told.limit != configured:
-            self._log.warning(
-                "limit_differs",
-                account=told.account,
-                configured=configured,
-                told=told.limit,
-                used=min(configured, told.limit),
-            )
+    async def obey_limits(self) -> None:
+        """Writes down what is new of the limits. To be called before each claim, which could exceed them otherwise.
+
+        Raises what the store raises; then it is new still.
+        """
+        for account, limit in sorted(self._news.items()):
+            await self._store.tell_limit(account, limit, timeout_s=self._timeout_s)
+            self._limits[account] = limit
+            if self._news.get(account) == limit:
+                del self._news[account]
+            configured = self._configured[account]
+            if limit != configured:
+                used = min(configured, limit)
+                self._log.warning("limit_differs", account=account, configured=configured, told=limit, used=used)
 
     async def _look_at_remaining(self, newest: list[BudgetTold]) -> None:
-        scarce = [told for told in newest if told.remaining is not None and told.remaining < PLENTY]
+        scarce = [
+            told
+            for told in newest
+            # While a new limit is not obeyed yet, slots are taken for free that the API does not grant.
+            if told.remaining is not None and told.remaining < PLENTY and told.account not in self._news
+        ]
         if scarce:
             for account, slots in (await self._store.hold_back(scarce)).items():
                 self._log.warning("budget_shared", account=account, held_back=slots)

@@ -103,6 +103,8 @@ class UsedSlot:
 
     slot: Slot
     answered_at: float | None
+    throttled: bool = False
+    """The answer was a 429: the slot stands for a request that somebody else used up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

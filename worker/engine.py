@@ -224,6 +224,7 @@ class Engine:
         """Takes in what arrived, claims what it may and starts sending. True when there may be more to do at once."""
         self._woken.clear()
         await self._refresh_tokens()
+        await self._patiently(self._budget.obey_limits)
         taken = await self._patiently(self._store.take_in, self._accounts)
         capacities = self._capacities()
         if not capacities or self._stopping.is_set():
@@ -271,16 +272,16 @@ class Engine:
 
     async def _refresh_tokens(self) -> None:
         """Reads what has changed, and lets a refused account try another token at once."""
+        force, self._reread_tokens = self._reread_tokens, False
         for account, source in self._tokens.items():
             try:
-                source.refresh(force=self._reread_tokens)
+                source.refresh(force=force)
             except ConfigError as error:
                 self._log.warning("token_unreadable", error=str(error))
             if self._tried_tokens.get(account) != source.fingerprint:
                 if await self._patiently(self._store.fresh_token, account, source.fingerprint):
                     self._log.info("token_replaced", account=account)
                 self._tried_tokens[account] = source.fingerprint
-        self._reread_tokens = False
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -24,10 +24,16 @@ def concerns_accounts(settlement: Settlement) -> bool:
     return bool(settlement.pause or settlement.claim.probing or settlement.own_fault or bad_sign)
 
 
-async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settlement], retry: RetrySettings) -> Written:
-    """Writes down what settlements that were kept say of their accounts. Runs within the transaction of `conn`.
+async def lock_accounts(conn: asyncpg.Connection, settlements: Sequence[Settlement]) -> None:
+    """Locks the accounts of settlements until the transaction of `conn` ends. To be called before anything else is
+    locked: whoever changes an account's limit locks the account before its slots too."""
+    await conn.execute(query("lock_account"), sorted({s.claim.account for s in settlements}))
 
-    Raises what asyncpg raises.
+
+async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settlement], retry: RetrySettings) -> Written:
+    """Writes down what settlements that were kept say of their accounts.
+
+    Runs after `lock_accounts`, in its transaction. Raises what asyncpg raises.
     """
     welcomed: list[str] = []
     if probed := {s.claim.account for s in settlements if s.claim.probing}:
@@ -43,10 +49,6 @@ async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settleme
     for kind in _KINDS:
         if told := _longest_of_each(pause for pause in pauses if pause.kind == kind):
             paused += [Paused(**row) for row in await conn.fetch(query("pause"), *_pause_columns(told))]
-    for settlement in settlements:
-        # Whoever paused the account was to do that; if it died before, the probe does.
-        if settlement.claim.probing in ("down", "rejected"):
-            reinstate.add((settlement.claim.account, settlement.claim.probing))
     return Written(
         paused=tuple(paused),
         welcomed=tuple(welcomed),
@@ -55,8 +57,11 @@ async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settleme
     )
 
 
-async def end_run_ups(conn: asyncpg.Connection, settlements: Iterable[Settlement]) -> tuple[str, ...]:
-    """The API did better: forgets what went wrong before. Returns the accounts for which it was heard again."""
+async def end_run_ups(conn: asyncpg.Connection, settlements: Sequence[Settlement]) -> tuple[str, ...]:
+    """The API did better: forgets what went wrong before. Returns the accounts for which it was heard again.
+
+    Runs after `lock_accounts`, in its transaction.
+    """
     over = sorted(in_a_row(settlements).over)
     if over:
         await conn.execute(query("run_up_over"), [account for account, _ in over], [kind for _, kind in over])
@@ -71,7 +76,6 @@ async def _tell_run_ups(
     if not setbacks:
         return [], set()
     accounts = sorted({setback.account for setback in setbacks})
-    await conn.execute(query("lock_account"), accounts)
     await conn.execute(query("run_up"), *_setback_columns(setbacks))
     enough: dict[RunUpKind, int] = {"down": retry.down_after, "rejected": retry.rejected_after}
     pauses: list[Pause] = []

@@ -359,6 +359,9 @@ def _slots(claim: Claim, sent: Sequence[Sent]) -> tuple[UsedSlot, ...]:
                 last_use[one.slot.number] = UsedSlot(slot=one.slot, answered_at=None)
             case Unknown():
                 last_use.pop(one.slot.number, None)
+            case Throttled():
+                answered_at = one.exchange.ended_at
+                last_use[one.slot.number] = UsedSlot(slot=one.slot, answered_at=answered_at, throttled=True)
             case _:
                 last_use[one.slot.number] = UsedSlot(slot=one.slot, answered_at=one.exchange.ended_at)
     return tuple(last_use.values())

@@ -15,12 +15,12 @@ from typing import Any
 import asyncpg
 
 from worker import __version__, clock
-from worker.claims import BudgetTold, Claim, PauseKind, RunUpKind, Settlement, Slot, Written
+from worker.claims import BudgetTold, Claim, PauseKind, RunUpKind, Settlement, Slot, UsedSlot, Written
 from worker.config import AccountSettings, RetrySettings
 from worker.contract import BODY_MAX_BYTES
 from worker.database import CONNECT_TIMEOUT_S, understood
 from worker.merge import Change, superseded
-from worker.pauses import concerns_accounts, end_run_ups, tell_accounts
+from worker.pauses import concerns_accounts, end_run_ups, lock_accounts, tell_accounts
 from worker.sqlfiles import query
 
 # Bounds one round trip and one process's memory; what is left is due at once.
@@ -130,10 +130,13 @@ class Store:
                 rows = await conn.fetch(query("settle"), *columns)
                 heard_again: tuple[str, ...] = ()
                 if any(row["run_up"] for row in rows):
-                    heard_again = await end_run_ups(conn, _kept(settlements, rows))
+                    async with conn.transaction():
+                        await lock_accounts(conn, settlements)
+                        heard_again = await end_run_ups(conn, _kept(settlements, rows))
                 return Written(lost=_lost(settlements, rows), heard_again=heard_again)
             # In one transaction, so that nobody claims what this releases into an account that it pauses.
             async with conn.transaction():
+                await lock_accounts(conn, settlements)
                 rows = await conn.fetch(query("settle"), *columns)
                 written = await tell_accounts(conn, _kept(settlements, rows), self._retry)
             return replace(written, lost=_lost(settlements, rows))
@@ -163,10 +166,10 @@ class Store:
 
     async def hold_back(self, told: Sequence[BudgetTold]) -> dict[str, int]:
         """Holds back the slots that somebody else uses, by what the API says that remains; each account once. Returns
-        how many, for the accounts where there are any."""
-        now = clock.now()
-        rows = [(t.account, t.remaining, now - t.started_at) for t in told]
+        how many more than before, for the accounts where there are any."""
         async with self._connection() as conn:
+            now = clock.now()  # once a connection is free: the ages must not grow on the way
+            rows = [(t.account, t.remaining, now - t.started_at) for t in told]
             held = await conn.fetch(query("hold_back"), *_transposed(rows, 3))
         return {row["account"]: row["slots"] for row in held}
 
@@ -295,12 +298,18 @@ def _slot_columns(settlements: Sequence[Settlement], rest_s: Mapping[str, float]
             used.slot.account,
             used.slot.number,
             used.slot.free_at,
-            0.0 if used.answered_at is None else rest_s[used.slot.account] - (now - used.answered_at),
+            0.0 if used.answered_at is None else _rest_s(used, rest_s) - (now - used.answered_at),
+            used.throttled,
         )
         for settlement in settlements
         for used in settlement.slots
     ]
-    return _transposed(rows, 4)
+    return _transposed(rows, 5)
+
+
+def _rest_s(used: UsedSlot, rest_s: Mapping[str, float]) -> float:
+    """As hold_back.sql, after a 429."""
+    return rest_s[used.slot.account] * (1.5 if used.throttled else 1.0)
 
 
 def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

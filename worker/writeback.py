@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import asyncpg
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from worker.claims import Settlement, Written
+from worker.claims import RunUpKind, Settlement, Written
 from worker.errors import DATABASE_FAULTS
 from worker.store import Store
 from worker.telemetry import Log
@@ -94,6 +94,9 @@ class WriteBack:
             before_sleep=self._complain,
             reraise=True,
         )
+        # Whoever paused the account was to do that. If it died before, the probe does, before anybody hears of its end.
+        probed = (settlement.claim for settlement in batch)
+        await self._reinstate({(c.account, c.probing) for c in probed if c.probing in ("down", "rejected")})
         try:
             written: Written = await retrying(self._store.settle, batch, self._rest_s)
         except asyncpg.PostgresError as error:
@@ -101,16 +104,19 @@ class WriteBack:
             return
         self._count(batch, written.lost)
         self._report_accounts(batch, written)
-        await self._reinstate(written)
+        await self._reinstate(written.reinstate)
+        await self._bring_back_given_up(written.heard_again)
 
-    async def _reinstate(self, written: Written) -> None:
-        """Gives back what a run-up cost. A database that is away just now is no reason to wait: the probe does it, or
-        the next answer."""
-        for account, kind in written.reinstate:
+    async def _reinstate(self, run_ups: Iterable[tuple[str, RunUpKind]]) -> None:
+        """Gives back what run-ups cost. A database that is away now is no reason to wait: a later probe does it."""
+        for account, kind in sorted(run_ups):
             with contextlib.suppress(*DATABASE_FAULTS):
                 if changes := await self._store.reinstate(account, kind):
                     self._log.info("changes_reinstated", account=account, kind=kind, changes=changes)
-        for account in written.heard_again:
+
+    async def _bring_back_given_up(self, accounts: Iterable[str]) -> None:
+        """What was given up while nothing was heard of the API. If it cannot be done now, the next answer does it."""
+        for account in accounts:
             with contextlib.suppress(*DATABASE_FAULTS):
                 if changes := await self._store.given_up(account):
                     self._log.info("changes_reinstated", account=account, kind="given_up", changes=changes)

@@ -3,8 +3,8 @@
 --   * Every primary key leads with `account`, so that the schema can be hash-partitioned or sharded by account.
 --   * Keys compare by bytes (COLLATE "C"): ids are not prose, and an operating system that changes its idea of
 --     alphabetical order must not corrupt an index or reverse a lock order.
---   * Whoever locks rows of several tables does so in this order: appointment_lock (writers only), queue, outbox,
---     appointment, rate_slot, account; and within one table by (account, appointment_id) or (account, slot).
+--   * Whoever locks rows of several tables does so in this order: appointment_lock (writers only), account, queue, outbox,
+--     appointment, rate_slot; and within one table by (account, appointment_id) or (account, slot).
 
 CREATE SCHEMA IF NOT EXISTS caspen_sync;
 

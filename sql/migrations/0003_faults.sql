@@ -35,11 +35,15 @@ CREATE TABLE caspen_sync.run_up (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 ALTER TABLE caspen_sync.queue
-    -- An older change became pending again since the appointment was claimed last: it is due again after the claim.
-    ADD COLUMN again boolean NOT NULL DEFAULT false,
+    -- How often an older change became pending again since the appointment was claimed last. Above 0 it is due again
+    -- after the claim. It is counted so that a claim sees whether what it read is the newest, see claim.sql.
+    ADD COLUMN again integer NOT NULL DEFAULT 0,
     -- When it was turned away together with its account. If that happens again although the API has accepted another
     -- appointment since, it is this one's own fault.
     ADD COLUMN turned_away_at timestamptz;
+
+-- While it is free_at, nobody uses the slot: it is held back, since somebody else uses the key. See hold_back.sql.
+ALTER TABLE caspen_sync.rate_slot ADD COLUMN held_until timestamptz;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Parked changes

@@ -35,7 +35,7 @@ WITH parked AS MATERIALIZED (
     WHERE o.account = j.account AND o.id = j.id
 ), queued AS (
     UPDATE caspen_sync.queue q
-    SET again = true,
+    SET again = q.again + 1,
         lane = CASE WHEN q.due_at = 'infinity' THEN j.lane ELSE greatest(q.lane, j.lane) END,
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() ELSE q.due_at END
     FROM (SELECT account, appointment_id, max(lane) AS lane FROM judged WHERE NOT nothing_left

@@ -151,7 +151,7 @@ WITH asked AS MATERIALIZED (
         due_at = now() + make_interval(secs => $5),
         leased_until = now() + make_interval(secs => $5),
         worker = $3,
-        again = false,
+        again = 0,
         newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
     FROM matched m
     WHERE q.account = m.account AND q.appointment_id = m.appointment_id

@@ -26,6 +26,7 @@ WITH peeked AS MATERIALIZED (
     FROM locked l
     JOIN caspen_sync.run_up u USING (account, appointment_id)
     WHERE u.kind = 'down'
+    ORDER BY u.account, u.kind, u.appointment_id
     FOR UPDATE OF u
 ), changed AS (
     UPDATE caspen_sync.outbox o
@@ -37,7 +38,7 @@ WITH peeked AS MATERIALIZED (
     RETURNING o.id
 ), queued AS (
     UPDATE caspen_sync.queue q
-    SET again = true,
+    SET again = q.again + 1,
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() ELSE q.due_at END
     FROM run_up r
     WHERE q.account = r.account AND q.appointment_id = r.appointment_id

@@ -2,8 +2,8 @@
 -- In:  $1 accounts text[].
 -- Out: one row for each: seconds until something could be claimed (null: nothing in sight; 0 or less: now), whether there
 --      is anything to send now or later, whether an appointment is due already and only budget or a pause is in the way,
---      for how long the account is paused still (null: not, or until a person says so) and why, and whether changes have
---      arrived that the queue has not taken in.
+--      for how long the account is paused still (null: not, or until a person says so) and why (a throttle that is over is no
+--      pause), and whether changes have arrived that the queue has not taken in.
 -- Backfill needs one slot more than the reserve, so its time is that of the slot behind the reserve.
 SELECT a.account,
        CASE WHEN a.pause_kind IS DISTINCT FROM 'manual' THEN (extract(epoch FROM least(
@@ -14,11 +14,14 @@ SELECT a.account,
        coalesce(least(live.due_at, backfill.due_at) <= clock_timestamp(), false) AS due,
        CASE WHEN a.pause_kind <> 'manual'
             THEN (extract(epoch FROM a.paused_until - clock_timestamp()))::float8 END AS paused_for_s,
-       a.pause_kind,
+       kind.pause_kind,
        a.pause_reason,
        arrived.something IS NOT NULL AS arrivals
 FROM unnest($1::text[]) AS asked (account)
 JOIN caspen_sync.account a USING (account)
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN a.pause_kind <> 'throttled' OR a.paused_until > clock_timestamp() THEN a.pause_kind END AS pause_kind
+) AS kind
 CROSS JOIN LATERAL (
     SELECT min(q.due_at) AS due_at FROM caspen_sync.queue q
     WHERE q.account = a.account AND q.lane = 'live' AND q.due_at < 'infinity'

@@ -2,7 +2,7 @@
 -- it is pending again, at its old place.
 -- In:  $1 account text, $2 kind text.
 -- Out: one row: how many changes.
--- Locks in the order queue, outbox, run_up; no account is locked.
+-- Locks rows of the queue and then of run_up, each in key order; no account is locked.
 WITH peeked AS MATERIALIZED (
     SELECT u.account, u.appointment_id FROM caspen_sync.run_up u WHERE u.account = $1 AND u.kind = $2
 ), locked AS MATERIALIZED (
@@ -16,6 +16,7 @@ WITH peeked AS MATERIALIZED (
     FROM locked l
     JOIN caspen_sync.run_up u USING (account, appointment_id)
     WHERE u.kind = $2
+    ORDER BY u.account, u.kind, u.appointment_id
     FOR UPDATE OF u
 ), changed AS (
     UPDATE caspen_sync.outbox o
@@ -25,7 +26,7 @@ WITH peeked AS MATERIALIZED (
     RETURNING o.id
 ), queued AS (
     UPDATE caspen_sync.queue q
-    SET again = true,
+    SET again = q.again + 1,
         turned_away_at = CASE WHEN $2 = 'rejected' THEN clock_timestamp() ELSE q.turned_away_at END,
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() - interval '1 day' ELSE q.due_at END
     FROM run_up r

@@ -10,17 +10,26 @@ WITH told AS (
         AS t (account, kind, appointment_id, reason, change_ids, charged)
     JOIN caspen_sync.account a USING (account)
     WHERE t.kind = 'down' OR a.known_reason IS DISTINCT FROM t.reason OR a.known_at < now() - interval '1 hour'
-), anew AS (
-    DELETE FROM caspen_sync.run_up u
-    USING (SELECT DISTINCT account, reason FROM told WHERE kind = 'rejected') AS t, caspen_sync.account a
-    WHERE u.account = t.account AND u.kind = 'rejected' AND u.reason <> t.reason
-      AND a.account = t.account AND a.pause_kind IS DISTINCT FROM 'rejected'
+), other AS MATERIALIZED (
+    SELECT u.account, u.appointment_id
+    FROM (SELECT DISTINCT account, reason FROM told WHERE kind = 'rejected') AS t
+    JOIN caspen_sync.account a USING (account)
+    JOIN caspen_sync.run_up u USING (account)
+    WHERE u.kind = 'rejected' AND u.reason <> t.reason AND a.pause_kind IS DISTINCT FROM 'rejected'
       AND NOT EXISTS (SELECT FROM told x
                       WHERE x.account = u.account AND x.kind = u.kind AND x.appointment_id = u.appointment_id)
+    ORDER BY u.account, u.appointment_id
+    FOR UPDATE OF u
+), anew AS (
+    DELETE FROM caspen_sync.run_up u
+    USING other o
+    WHERE u.account = o.account AND u.kind = 'rejected' AND u.appointment_id = o.appointment_id
 )
 INSERT INTO caspen_sync.run_up AS u (account, kind, appointment_id, reason, change_ids, charged)
 SELECT account, kind, appointment_id, reason, change_ids, charged FROM told
 ON CONFLICT (account, kind, appointment_id) DO UPDATE SET
     reason = excluded.reason,
-    charged = u.charged + excluded.charged,
-    change_ids = ARRAY (SELECT unnest(u.change_ids) UNION SELECT unnest(excluded.change_ids))
+    charged = CASE WHEN u.kind = 'rejected' AND u.reason <> excluded.reason THEN excluded.charged
+                   ELSE u.charged + excluded.charged END,
+    change_ids = CASE WHEN u.kind = 'rejected' AND u.reason <> excluded.reason THEN excluded.change_ids
+                      ELSE ARRAY (SELECT unnest(u.change_ids) UNION SELECT unnest(excluded.change_ids)) END

@@ -11,7 +11,8 @@
 --   attempts  $20 account text[], $21 appointment_id text[], $22 change ids text[] (each an array literal),
 --             $23 started so long ago float8[] (s), $24 duration float8[] (ms), $25 http_status smallint[],
 --             $26 outcome text[], $27 error text[], $28 worker text
---   slots     $29 account text[], $30 slot int[], $31 free_at as taken timestamptz[], $32 free again in float8[] (s)
+--   slots     $29 account text[], $30 slot int[], $31 free_at as taken timestamptz[], $32 free again in float8[] (s),
+--             $33 answered 429 boolean[]: held back from now on, see hold_back.sql
 -- Out: the numbers of the claims that were still held, and whether anything has failed or been rejected in a row in the
 -- claim's account. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
 -- a fact, and the slot, which has a fence of its own.
@@ -47,7 +48,7 @@ WITH claim AS (
         -- welcome again: probes take what came last, claims what came first.
         due_at = CASE WHEN h.turned_away THEN clock_timestamp() - interval '1 day'
                       WHEN h.due_in_s IS NOT NULL THEN clock_timestamp() + make_interval(secs => h.due_in_s)
-                      WHEN q.newest_id > h.upto_id OR q.again THEN clock_timestamp()
+                      WHEN q.newest_id > h.upto_id OR q.again > 0 THEN clock_timestamp()
                       ELSE 'infinity' END
     FROM held h
     WHERE q.account = h.account AND q.appointment_id = h.appointment_id
@@ -113,15 +114,16 @@ WITH claim AS (
                       WHERE b.account = t.account AND b.appointment_id = t.appointment_id)
 ), used AS MATERIALIZED (
     -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
-    SELECT r.account, r.slot, s.rest_s
-    FROM unnest($29::text[], $30::int[], $31::timestamptz[], $32::float8[]) AS s (account, slot, taken, rest_s)
+    SELECT r.account, r.slot, clock_timestamp() + make_interval(secs => s.rest_s) AS free_at, s.throttled
+    FROM unnest($29::text[], $30::int[], $31::timestamptz[], $32::float8[], $33::boolean[])
+        AS s (account, slot, taken, rest_s, throttled)
     JOIN caspen_sync.rate_slot r USING (account, slot)
     WHERE r.free_at = s.taken
     ORDER BY r.account, r.slot
     FOR UPDATE OF r
 ), cooling AS (
     UPDATE caspen_sync.rate_slot r
-    SET free_at = clock_timestamp() + make_interval(secs => u.rest_s)
+    SET free_at = u.free_at, held_until = CASE WHEN u.throttled THEN u.free_at END
     FROM used u
     WHERE r.account = u.account AND r.slot = u.slot
 )

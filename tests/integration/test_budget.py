@@ -71,6 +71,8 @@ async def _check(
         log = sandbox.log
     assert [entry.http_status for entry in log if entry.http_status != 200] == []
     assert most_in_any_window((entry.received_at for entry in log), WINDOW_S) <= LIMIT
+    # Alone on its key it takes nobody for somebody else.
+    assert await database.value("SELECT count(held_until) FROM caspen_sync.rate_slot") == 0
     use = budget_use(log, limit=LIMIT, window_s=WINDOW_S, guard_s=GUARD_S)
     print(f"{throttle} whole={whole_seconds} processes={processes}: {use.share:.3f} of the budget")
     assert use.share >= 0.98, use

@@ -12,7 +12,6 @@ import pytest
 from tests.support.canary import NOTE
 from tests.support.claims import (
     accepted,
-    blocked,
     claim,
     ids,
     lease_over,
@@ -24,6 +23,7 @@ from tests.support.claims import (
     the_claim,
 )
 from tests.support.database import Database
+from tests.support.stale import stale_claim
 from worker.claims import Claim
 from worker.store import Store
 
@@ -113,45 +113,13 @@ async def test_no_change_goes_out_twice_or_out_of_order(database: Database, seed
     assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE due_at < 'infinity'") == 0
 
 
-async def _stale_claim(database: Database, store: Store) -> tuple[asyncpg.Connection, asyncio.Task[list[Claim]]]:
-    """A claim whose snapshot is taken, and which waits before it has looked at the queue.
-
-    It waits for the row of a refused account, of which it would take the probe; the connection that holds that row is
-    returned along, in a transaction.
-    """
-    await store.register({"refused": limits()})
-    await database.write("app_x", {"note": NOTE}, account="refused")
-    await store.take_in(["refused"])
-    await database.pool.execute(
-        "UPDATE caspen_sync.account SET pause_kind = 'refused', paused_until = now() WHERE account = 'refused'"
-    )
-    holder = await asyncpg.connect(database.dsn)
-    await holder.execute("BEGIN")
-    await holder.execute("SELECT FROM caspen_sync.account WHERE account = 'refused' FOR UPDATE")
-    claimer = await asyncpg.create_pool(database.dsn, min_size=1, max_size=1)
-    async with claimer.acquire() as conn:
-        pid = conn.get_server_pid()
-
-    async def run() -> list[Claim]:
-        try:
-            return await Store(claimer, worker="stale").claim(
-                {"refused": 5, "default": 5}, timeout_s=30, lease_s=60, max_changes=1000
-            )
-        finally:
-            await claimer.close()
-
-    task = asyncio.create_task(run())
-    await blocked(database, pid)
-    return holder, task
-
-
 async def test_a_stale_claim_skips_what_was_dealt_with(database: Database) -> None:
     """A claim that looks at the queue late, with an old snapshot, does not send what another worker claimed and
     settled in between, although in its snapshot that is pending and due."""
     store = await registered(database)
     await database.write("app_1", {"note": "a"})
     await store.take_in(["default"])
-    holder, stale = await _stale_claim(database, store)
+    holder, stale = await stale_claim(database, store)
     try:
         (quick,) = await claim(store)
         second = await database.write("app_1", {"note": "b"})
@@ -182,7 +150,7 @@ async def test_a_stale_claim_skips_what_was_settled_at_the_last_moment(database:
     settling = asyncio.create_task(settle(store, accepted(held)))
     await row_locked(database, "queue")
     await lease_over(database, held)
-    holder, stale = await _stale_claim(database, store)
+    holder, stale = await stale_claim(database, store)
     await slow.execute("COMMIT")
     await slow.close()
     assert await settling == []

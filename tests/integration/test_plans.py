@@ -28,7 +28,7 @@ SETTLE = [
     *([1], [1], ["synced"], [1], [None], [None]),
     *([1], ['{"id": "app_1"}'], ['{"id": "app_1"}'], [1], ['{"note": 1}']),
     *(["default"], ["app_1"], ["{1}"], [0.1], [10.0], [200], ["synced"], [None], "w"),
-    *(["default"], [1], [NOW], [60.0]),
+    *(["default"], [1], [NOW], [60.0], [False]),
 ]
 STATEMENTS: dict[str, list[Any]] = {
     "take_in": [ACCOUNTS, 2000],

@@ -22,7 +22,11 @@ from tests.support.claims import (
 )
 from tests.support.database import Database
 from tests.support.roles import connected_with, user_with
+from tests.support.setbacks import failing
 from tests.support.waiting import eventually
+from worker import clock
+from worker.claims import BudgetTold, Verdict
+from worker.config import RetrySettings
 from worker.migrate import require_current_schema
 from worker.sqlfiles import query
 from worker.store import Store
@@ -153,6 +157,26 @@ async def test_the_worker_runs_every_statement(database: Database) -> None:
         assert await pool.fetchval(query("idle"), ["default"]) is True
         await store.farewell(["default"])
 
+        # Faults of the account: run-ups, what they cost, a fresh token, a limit that the API tells, a shared key.
+        await pool.execute(INSERT)
+        held = await the_claim(store)
+        strict = Store(pool, worker="w", retry=RetrySettings(down_after=1, probe_base_s=0.01))
+        assert (await strict.settle([failing(held)], {"default": 0.0})).reinstate == (("default", "down"),)
+        assert await store.reinstate("default", "down") == 1
+        assert await store.fresh_token("default", "fingerprint") is False
+        await store.tell_limit("default", 40, timeout_s=TIMEOUT_S)
+        told = BudgetTold(account="default", limit=40, remaining=0, started_at=clock.now())
+        assert (await store.hold_back([told]))["default"] > 0
+        await pool.execute("UPDATE caspen_sync.rate_slot SET free_at = '-infinity'")
+        (probe,) = await eventually(lambda: claim(store), what="a probe")
+        explained = Verdict(
+            change_id=ids(probe)[0], state="parked", charged=1, error="422", messages='{"message": "x"}'
+        )
+        own = replace(settlement(probe), verdicts=(explained,), welcome=True, own_fault="422")
+        assert (await store.settle([own], {"default": 0.0})).welcomed == ("default",)
+        await pool.execute("UPDATE caspen_sync.outbox SET state = 'synced' WHERE state = 'parked'")
+        await pool.execute("DELETE FROM caspen_sync.rejection")
+
         # The operator's commands: backfill writes changes, parked and prune update and delete them.
         await pool.execute(INSERT)
         assert len(ids(await the_claim(store))) == 1
@@ -202,12 +226,36 @@ async def test_the_reader_sees_states_and_no_bodies(database: Database) -> None:
             "SELECT account, appointment_id, synced_at, last_change_id FROM caspen_sync.appointment"
         )
         assert len(synced) == 1
-        for table in ("attempt", "queue", "account", "rate_slot", "worker", "migration"):
+        await database.pool.execute(
+            "INSERT INTO caspen_sync.intervention (account, action, who, former_changes) VALUES "
+            "('default', 'edit', 'me', jsonb_build_object('note', $1::text))",
+            secret,
+        )
+        await database.pool.execute(
+            "INSERT INTO caspen_sync.rejection VALUES ('default', 1, now(), jsonb_build_object('message', $1::text))",
+            secret,
+        )
+        done = await conn.fetch(
+            "SELECT id, account, change_id, action, at, who, reason, left_out FROM caspen_sync.intervention"
+        )
+        assert [(row["action"], row["who"]) for row in done] == [("edit", "me")]
+        for table in ("attempt", "queue", "account", "rate_slot", "worker", "run_up", "migration"):
             assert secret not in str(await conn.fetch(f"SELECT * FROM caspen_sync.{table}"))
 
         bodies = {
             "outbox": ["changes", "*", "outbox"],
-            "appointment": ["note", "resource", "client_id", "cancellation_note", "starts_at", "*", "appointment"],
+            "appointment": [
+                "note",
+                "resource",
+                "client_id",
+                "cancellation_note",
+                "starts_at",
+                "set_by",
+                "*",
+                "appointment",
+            ],
+            "intervention": ["former_changes", "*", "intervention"],
+            "rejection": ["messages", "change_id", "*", "rejection"],
         }
         for table, columns in bodies.items():
             await refused(conn, *(f"SELECT {column} FROM caspen_sync.{table}" for column in columns))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.settlements import LIMITS, claim, notes, slot
 from worker.claims import Claim, Slot
-from worker.times import Limits, backoff_s, deadline, lease_s, may_start
+from worker.times import THROTTLE_MAX_S, Limits, backoff_s, deadline, lease_s, may_start, throttle_s
 
 # Sums of floats may be off by this much.
 EPSILON = 1e-6
@@ -120,3 +120,22 @@ def test_a_backoff_is_reproducible() -> None:
     limits: Limits = LIMITS
     once, again = ([backoff_s(n, limits, random.Random(3)) for n in range(9)] for _ in range(2))
     assert once == again
+
+
+# -- throttles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hints_s", "waits_s"),
+    [
+        ((), 60.0),
+        ((7.0,), 7.0),
+        ((7.0, 30.0, 0.5), 30.0),
+        ((THROTTLE_MAX_S,), THROTTLE_MAX_S),
+        ((7.0, 1e9), 7.0),
+        ((1e9, float("inf")), THROTTLE_MAX_S),
+    ],
+)
+def test_how_long_a_throttle_lasts(hints_s: tuple[float, ...], waits_s: float) -> None:
+    """The longest hint that is sane; a window when there is none; an hour when all are absurd."""
+    assert throttle_s(hints_s, 60.0) == waits_s
