@@ -4,11 +4,11 @@
 WITH paused AS (
     UPDATE caspen_sync.account a
     SET pause_kind = 'manual', paused_until = 'infinity', paused_at = clock_timestamp(), pauses = 0, probe_until = NULL,
-        pause_reason = concat_ws(': ', $2, $3)
+        pause_reason = concat_ws(': ', $2::text, $3::text)
     WHERE a.account = $1
     RETURNING a.account
 ), written_down AS (
     INSERT INTO caspen_sync.intervention (account, action, who, reason)
-    SELECT account, 'pause', $2, $3 FROM paused
+    SELECT account, 'pause', $2::text, $3::text FROM paused
 )
 SELECT account FROM paused

@@ -258,7 +258,7 @@ async def test_nothing_to_do(database: Database) -> None:
 
 async def test_once(database: Database) -> None:
     """What is pending is sent, and that is the end of it: 0, and not a word for cron to mail."""
-    async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000)) as sandbox:
         await database.write("app_1", {"note": SECRET})
         ended = await said("run", "--once", env=environment(database.dsn, sandbox.base_url))
     assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", "")
