@@ -66,7 +66,8 @@ class ParkedChange:
 class Contents:
     """What a parked change says, and what the API said to it. For the eyes of the person who asked for it."""
 
-    changes: Mapping[str, Any] = field(repr=False)
+    changes: Mapping[str, Any] | str = field(repr=False)
+    """As text where it is too deep or too long a number to be read."""
     messages: Mapping[str, Any] | None = field(repr=False)
 
 
@@ -104,7 +105,8 @@ async def find_all(conn: asyncpg.Connection, ids: Sequence[int], *, account: str
     missing = sorted(set(ids) - {change.id for change in found})
     if missing:
         with understood():
-            states = {row["id"]: row["state"] for row in await conn.fetch(query("change_states"), missing)}
+            rows = await conn.fetch(query("change_states"), missing)
+            states = {row["id"]: f"{row['state']}, account {row['account']}" for row in rows}
         what = ", ".join(f"{one} ({states[one]})" if one in states else f"{one} (no such change)" for one in missing)
         where = f" in account {account}" if account else ""
         raise UsageError(f"parked: not parked{where}: {what}; nothing was changed; see caspen-sync parked list")
@@ -118,7 +120,7 @@ async def contents(conn: asyncpg.Connection, change: ParkedChange) -> Contents:
     if row is None:
         raise UsageError(f"parked: change {change.id} is gone")
     messages = None if row["messages"] is None else json.loads(row["messages"])
-    return Contents(changes=json.loads(row["changes"]), messages=messages)
+    return Contents(changes=_readable(row["changes"]), messages=messages)
 
 
 async def retry(conn: asyncpg.Connection, changes: Iterable[ParkedChange], by: By) -> list[Retried]:
@@ -142,7 +144,10 @@ async def edit(
         problems.append(f"changes: must be at most {BODY_MAX_BYTES} bytes")
     if problems:
         raise UsageError(f"parked edit: breaks the API's contract: {'; '.join(problems)}; nothing was changed")
-    done = await _bring_back(conn, change.account, [change.id], by, text)
+    try:
+        done = await _bring_back(conn, change.account, [change.id], by, text)
+    except asyncpg.DataError:
+        raise UsageError("parked edit: Postgres cannot hold that, such as a NUL; nothing was changed") from None
     if not done:
         raise UsageError(f"parked edit: somebody else dealt with change {change.id} meanwhile; nothing was changed")
     return done[0]
@@ -167,6 +172,15 @@ async def _bring_back(
             rows = await conn.fetch(query("bring_back"), account, ids, by.who, by.reason, changes)
             await conn.execute(query("wake"))
     return [Retried(id=row["id"], left_out=tuple(row["left_out"]), discarded=row["discarded"]) for row in rows]
+
+
+def _readable(text: str) -> Mapping[str, Any] | str:
+    try:
+        changes: Mapping[str, Any] = json.loads(text)
+        json.dumps(changes, indent=2)
+    except (ValueError, RecursionError):
+        return text
+    return changes
 
 
 def _batches(changes: Iterable[ParkedChange]) -> Iterable[tuple[str, list[int]]]:

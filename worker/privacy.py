@@ -193,11 +193,16 @@ _HARMLESS = frozenset(
 )
 
 
+def printable(text: str) -> str:
+    """One line of nothing but text: what steers a terminal, or turns its reading direction, is shown as a mark."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def say(message: str) -> None:
     """A line for a person, or several, on stderr. The exit code stands even when nobody can read them."""
     with contextlib.suppress(OSError, ValueError):
         for line in redacted(message).splitlines():
-            print(f"caspen-sync: {line}", file=sys.stderr)
+            print(f"caspen-sync: {printable(line)}", file=sys.stderr)
 
 
 def say_crashed(error: BaseException) -> None:

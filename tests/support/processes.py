@@ -50,12 +50,16 @@ class Ended:
 
 
 async def command(
-    *args: str, env: Mapping[str, str] | None = None, limit_s: float = 60, cwd: str | None = None
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    limit_s: float = 60,
+    cwd: str | None = None,
+    given: bytes | None = None,
 ) -> Ended:
-    """Runs `caspen-sync ARGS` to its end."""
-    process = await start(*args, env=env, cwd=cwd)
+    """Runs `caspen-sync ARGS` to its end. `given`: what it may read from standard input."""
+    process = await start(*args, env=env, cwd=cwd, piped=given is not None)
     async with asyncio.timeout(limit_s):
-        out, err = await process.communicate()
+        out, err = await process.communicate(given)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
 
@@ -66,13 +70,25 @@ class Watched(asyncio.subprocess.Process):
     async def communicate(self, input: bytes | bytearray | memoryview | None = None) -> tuple[bytes, bytes]:  # noqa: A002
         """Its whole output, once it has ended. Raises canary.Leaked."""
         out, err = await super().communicate(input)
-        canary.watch(out.decode(errors="replace"), where=f"stdout of process {self.pid}")
+        self.watch_stdout(out.decode(errors="replace"))
         canary.watch(err.decode(errors="replace"), where=f"stderr of process {self.pid}")
         return out, err
 
+    def watch_stdout(self, said: str) -> None:
+        canary.watch(said, where=f"stdout of process {self.pid}")
 
-async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Watched:
-    """Starts `caspen-sync ARGS`; its output is read by `communicate`."""
+
+class Showing(Watched):
+    """`parked show`, whose purpose it is to print a body on stdout. What it says on stderr is searched all the same."""
+
+    def watch_stdout(self, said: str) -> None:
+        """Nothing to search for."""
+
+
+async def start(
+    *args: str, env: Mapping[str, str] | None = None, cwd: str | None = None, piped: bool = False
+) -> Watched:
+    """Starts `caspen-sync ARGS`; its output is read by `communicate`. `piped`: it has a standard input."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -80,11 +96,12 @@ async def start(*args: str, env: Mapping[str, str] | None = None, cwd: str | Non
         *args,
         env=None if env is None else dict(env),
         cwd=cwd,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE if piped else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    process.__class__ = Watched  # asyncio has no way to ask for another class
+    # asyncio has no way to ask for another class
+    process.__class__ = Showing if args[:2] == ("parked", "show") else Watched
     return cast(Watched, process)
 
 

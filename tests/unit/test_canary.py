@@ -31,6 +31,11 @@ async def test_a_process():
     process = await start("run", "--config", "/nowhere")
     with pytest.raises(canary.Leaked):
         await process.communicate()
+async def test_a_process_that_may_show_a_body():
+    canary.sing("caspen-sync: ")
+    process = await start("parked", "show", "1", "--config", "/nowhere")
+    with pytest.raises(canary.Leaked):
+        await process.communicate()
 def test_is_discreet():
     canary.sing({"note": "made up here"})
     log().info("request", appointment_id="app_1", error="503")
@@ -60,6 +65,7 @@ def test_a_canary_fails_the_test(tmp_path: Path) -> None:
     assert {name for name, end in ends.items() if end == "PASSED"} == {
         "test_another_tests_value",
         "test_a_process",
+        "test_a_process_that_may_show_a_body",
         "test_is_discreet",
     }, ended.stdout
     assert sum(end == "FAILED" for end in ends.values()) == 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -45,18 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from worker import privacy
+    from worker.cli.terminal import give_up_stdout, prepare_streams
 
     privacy.install()
+    prepare_streams()
     try:
-        return int(args.handler(args))
+        return _to_its_end(args)
     except CaspenSyncError as error:
         privacy.say(str(error))
         return int(error.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing more can be written, not even at exit.
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        # Whoever read our output has seen enough.
+        give_up_stdout()
         return int(ExitCode.OK)
     except OSError as error:
+        give_up_stdout()
         privacy.say(error.strerror or type(error).__name__)
         return int(ExitCode.UNREACHABLE)
     except KeyboardInterrupt:
@@ -64,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  its message could quote a body
         privacy.say_crashed(error)
         return int(ExitCode.INTERNAL)
+
+
+def _to_its_end(args: argparse.Namespace) -> int:
+    exit_code = int(args.handler(args))
+    sys.stdout.flush()  # here, where it is known what to say when that fails
+    return exit_code
 
 
 def _build(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -159,7 +167,7 @@ def _add_parked(commands: Commands) -> None:
 
 def _add_attempts(commands: Commands) -> None:
     command = commands.add_parser("attempts", help="the requests made for one appointment", description=_ATTEMPTS)
-    command.add_argument("appointment", metavar="APPOINTMENT")
+    command.add_argument("appointment", metavar="APPOINTMENT", help="its id; after -- if it begins with a -")
     command.add_argument("--account", metavar="NAME", help="only those of this account")
     command.add_argument("--limit", type=_positive, default=50, metavar="N", help="the newest N (default 50)")
     command.add_argument("--json", action="store_true", help="for programs: an array of objects")
@@ -182,15 +190,20 @@ def _add_pause(commands: Commands) -> None:
 
 
 def _add_filters(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--account", metavar="NAME", help="only those of this account")
-    command.add_argument("--appointment", metavar="ID", help="only those of this appointment")
+    command.add_argument("--account", type=_given, metavar="NAME", help="only those of this account")
+    command.add_argument(
+        "--appointment",
+        type=_given,
+        metavar="ID",
+        help="only those of this appointment; --appointment=ID if it begins with -",
+    )
     command.add_argument(
         "--since",
         type=_since,
         metavar="T",
         help="only those parked since: 2026-11-24, 2026-11-24T08:30, or 90m, 12h, 3d",
     )
-    command.add_argument("--error", metavar="TEXT", help="only those whose error holds this text")
+    command.add_argument("--error", type=_given, metavar="TEXT", help="only those whose error holds this text")
 
 
 _MIGRATE = """\
@@ -274,14 +287,20 @@ def _positive(text: str) -> int:
 
 def _since(text: str) -> datetime:
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
-    if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 8:
-        return datetime.now(UTC) - timedelta(**{unit: int(text[:-1])})
     try:
+        if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 8:
+            return datetime.now(UTC) - timedelta(**{unit: int(text[:-1])})
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time such as 2026-11-24T08:30, nor one ago such as 12h"
         ) from None
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; leave it out to mean any")
+    return text
 
 
 def _count(text: str) -> int:

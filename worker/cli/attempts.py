@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 
-from worker.cli.output import local_time, print_json, print_table
+from worker.cli.output import local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import connection
@@ -29,7 +29,7 @@ async def _run(args: argparse.Namespace, settings: Settings) -> int:
     elif found:
         print_attempts(found)
     else:
-        print(f"no request was made for {args.appointment}")
+        print_line(f"no request was made for {args.appointment}")
     return ExitCode.OK
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
+
+from worker.privacy import printable
+
+
+def print_line(text: str) -> None:
+    """One line. What came out of a database may hold anything; a terminal is sent nothing but text."""
+    print(printable(text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -20,8 +28,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; dataclasses are objects, times are ISO 8601."""
-    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+    """One JSON document; dataclasses are objects, times are ISO 8601. No character in it steers a terminal."""
+    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
+    print(_UNSEEN.sub(_escaped, text))
 
 
 def local_time(at: datetime) -> str:
@@ -47,10 +56,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+# Line feeds are the document's own; json.dumps has escaped the others of ASCII but DEL.
+_UNSEEN = re.compile(r"[^\n\x20-\x7e]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    char = found[0]
+    return char if char.isprintable() else json.dumps(char)[1:-1] if char != "\x7f" else "\\u007f"
+
+
 def _cell(value: object) -> str:
-    """What came out of a database may hold anything; a terminal is sent nothing but text."""
-    text = "-" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return "-" if value is None else printable(str(value))
 
 
 def _plain(value: Any) -> Any:

@@ -13,8 +13,9 @@ import asyncpg
 from worker.byhand import By, whoami
 from worker.cli.attempts import print_attempts
 from worker.cli.body import ask_for_body
-from worker.cli.output import counted, local_time, print_json, print_table
+from worker.cli.output import counted, local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
+from worker.cli.terminal import interruptible
 from worker.config import Settings
 from worker.database import connection
 from worker.errors import ExitCode, UsageError
@@ -84,13 +85,17 @@ async def _show(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings)
             | {"changes": said.changes, "messages": said.messages, "attempt_log": made, "interventions": done}
         )
         return
-    print(f"change {change.id} of appointment {change.appointment_id}, account {change.account}, {change.lane} lane")
-    print(f"written {local_time(change.created_at)}" + (f" by {change.source}" if change.source else ""))
-    print(f"parked  {local_time(change.parked_at)}, {counted(change.attempts, 'attempt')}: {change.error}")
+    appointment = f"appointment {change.appointment_id}, account {change.account}, {change.lane} lane"
+    print_line(f"change {change.id} of {appointment}")
+    print_line(f"written {local_time(change.created_at)}" + (f" by {change.source}" if change.source else ""))
+    print_line(f"parked  {local_time(change.parked_at)}, {counted(change.attempts, 'attempt')}: {change.error}")
     print("\nit says")
-    print_json(said.changes)
+    if isinstance(said.changes, str):
+        print_line(said.changes)
+    else:
+        print_json(said.changes)
     if change.superseded:
-        print(f"newer changes have set {', '.join(change.superseded)} since: a retry leaves that out")
+        print_line(f"newer changes have set {', '.join(change.superseded)} since: a retry leaves that out")
     if said.messages:
         print("\nthe API said")
         _print_messages(said.messages)
@@ -99,17 +104,17 @@ async def _show(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings)
         print_attempts(made)
     for one in done:
         reason = f": {one.reason}" if one.reason else ""
-        print(f"{local_time(one.at)}  {one.action} by {one.who}{reason}")
+        print_line(f"{local_time(one.at)}  {one.action} by {one.who}{reason}")
 
 
 def _print_messages(messages: object) -> None:
     if not isinstance(messages, dict):
         return
     if messages.get("message"):
-        print(f"  {messages['message']}")
+        print_line(f"  {messages['message']}")
     for name, texts in (messages.get("errors") or {}).items():
         for text in texts:
-            print(f"  {name}: {text}")
+            print_line(f"  {name}: {text}")
 
 
 # -- doing -------------------------------------------------------------------------------------------------------------
@@ -119,8 +124,10 @@ async def _retry(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings
     found = await _selected(conn, args)
     if args.dry_run:
         for change in found:
-            print(_would_retry(change))
-        print(f"{counted(len(found), 'change')} would be sent again; nothing was changed")
+            print_line(_would_retry(change))
+        outdated = sum(change.outdated for change in found)
+        rest = f", {outdated} discarded, of which nothing is left" if outdated else ""
+        print(f"{counted(len(found) - outdated, 'change')} would be sent again{rest}; nothing was changed")
         return
     if not found or not _confirmed(args, "retry", len(found)):
         print("nothing was changed")
@@ -128,15 +135,16 @@ async def _retry(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings
     done = await retry(conn, found, By(who=whoami(), reason=args.reason))
     for one in done:
         if one.left_out or len(done) == 1:
-            print(_retried(one))
-    _summarise(done, len(found))
+            print_line(_retried(one))
+    if len(done) != 1 or len(found) != 1:
+        _summarise(done, len(found))
 
 
 async def _discard(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings) -> None:
     found = await _selected(conn, args)
     if args.dry_run:
         for change in found:
-            print(f"change {change.id} of {change.appointment_id} ({', '.join(change.fields)}): {change.error}")
+            print_line(f"change {change.id} of {change.appointment_id} ({', '.join(change.fields)}): {change.error}")
         print(f"{counted(len(found), 'change')} would be discarded; nothing was changed")
         return
     if not found or not _confirmed(args, "discard", len(found)):
@@ -148,12 +156,12 @@ async def _discard(conn: asyncpg.Connection, args: argparse.Namespace, _: Settin
 
 async def _edit(conn: asyncpg.Connection, args: argparse.Namespace, settings: Settings) -> None:
     (change,) = await find_all(conn, [args.id], account=args.account)
-    before = dict((await contents(conn, change)).changes)
+    before = (await contents(conn, change)).changes
     body = ask_for_body(args.file, before)
     if body == before:
         print("it says the same as before; nothing was changed; caspen-sync parked retry sends it again as it is")
         return
-    print(_retried(await edit(conn, change, body, By(who=whoami(), reason=args.reason), settings.api)))
+    print_line(_retried(await edit(conn, change, body, By(who=whoami(), reason=args.reason), settings.api)))
 
 
 async def _selected(conn: asyncpg.Connection, args: argparse.Namespace) -> list[ParkedChange]:
@@ -171,9 +179,14 @@ def _confirmed(args: argparse.Namespace, verb: str, count: int) -> bool:
     if args.yes or (args.ids and count == 1) or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
     try:
-        answer = input(f"{verb} {counted(count, 'parked change')}? Type {count} to go on: ")
+        with interruptible():
+            answer = input(f"{verb} {counted(count, 'parked change')}? Type {count} to go on: ")
     except EOFError:
+        print()
         return False
+    except KeyboardInterrupt:
+        print("\nnothing was changed")
+        raise
     return answer.strip() == str(count)
 
 

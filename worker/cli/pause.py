@@ -6,6 +6,7 @@ import argparse
 import asyncio
 
 from worker.byhand import By, pause, resume, whoami
+from worker.cli.output import print_line
 from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import pool
@@ -27,7 +28,7 @@ async def _pause(args: argparse.Namespace, settings: Settings) -> int:
     async with pool(settings.database, max_size=1) as connections:
         await require_current_schema(connections)
         await pause(connections, settings, args.account, By(who=whoami(), reason=args.reason))
-    print(f"account {args.account} is paused until caspen-sync resume {args.account}; requests on the wire finish")
+    print_line(f"account {args.account} is paused until caspen-sync resume {args.account}; requests on the wire finish")
     return ExitCode.OK
 
 
@@ -36,7 +37,7 @@ async def _resume(args: argparse.Namespace, settings: Settings) -> int:
         await require_current_schema(connections)
         ended = await resume(connections, settings, args.account, By(who=whoami(), reason=args.reason))
     if ended.kind is None:
-        print(f"account {args.account} was not paused")
+        print_line(f"account {args.account} was not paused")
     else:
-        print(f"account {args.account} goes on; it was paused: {ended.kind} ({ended.reason})")
+        print_line(f"account {args.account} goes on; it was paused: {ended.kind} ({ended.reason})")
     return ExitCode.OK

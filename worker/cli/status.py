@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from worker.cli.output import counted, duration, local_time, print_json, print_table
+from worker.cli.output import counted, duration, local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import connection
@@ -54,7 +54,7 @@ def _print(found: Status) -> None:
     if not found.workers:
         print("no worker is running")
     for worker in found.workers:
-        print(f"worker {worker.worker}, version {worker.version}, since {local_time(worker.started_at)}")
+        print_line(f"worker {worker.worker}, version {worker.version}, since {local_time(worker.started_at)}")
     parked = sum(one.parked for one in found.accounts)
     if parked:
         print(f"{counted(parked, 'parked change')}: caspen-sync parked list")

@@ -1,0 +1,179 @@
+"""`caspen-sync status`: each figure against a database that was prepared for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.support.canary import NOTE
+from tests.support.claims import claim, limits, registered, settle, settlement, stopped, the_claim
+from tests.support.database import Database
+from tests.support.parking import NOWHERE, offline, park
+from tests.support.processes import command, environment, services
+from tests.support.waiting import eventually
+from worker import __version__
+from worker.claims import PauseKind
+from worker.sqlfiles import query
+
+
+async def status(database: Database) -> dict[str, Any]:
+    ended = await command("status", "--json", env=offline(database))
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+async def test_an_empty_database(database: Database) -> None:
+    """Nothing yet: said so, with the command to begin with."""
+    ended = await command("status", env=offline(database))
+    assert (ended.exit_code, ended.stdout) == (0, "no worker has run yet; caspen-sync run --once\n")
+    assert await status(database) == {"accounts": [], "workers": []}
+
+
+async def test_each_figure(database: Database) -> None:
+    """Backlog by lane, whether it was taken in or not, the oldest of it, appointments on the wire and backing off,
+    parked changes and the budget; synced and discarded changes do not count."""
+    store = await registered(database, limits(10, live_reserve=0.0))
+    for number in range(3):
+        await database.write(f"app_{number}", {"note": NOTE})
+    await store.take_in(["default"])
+    first, second, third = await claim(store, 3)
+    await settle(store, settlement(first, due_in_s=600))
+    await settle(store, settlement(second, due_in_s=600), rest_s=0.0)
+    await database.write("app_3", {"note": NOTE})
+    for _ in range(2):
+        await database.write("app_4", {"note": NOTE}, lane="backfill")
+    await database.pool.execute(
+        "UPDATE caspen_sync.outbox SET created_at = now() - interval '725 seconds' WHERE id = $1", third.changes[0].id
+    )
+    for number in range(4):
+        await park(database, await database.write(f"app_p{number}", {"note": NOTE}))
+    await registered(database, account="north")
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'discarded' WHERE appointment_id = 'app_p3'")
+
+    default, north = (await status(database))["accounts"]
+    assert default.pop("oldest_s") == pytest.approx(725, abs=20)
+    assert default == {
+        "account": "default",
+        "live": 4,
+        "backfill": 2,
+        "parked": 3,
+        "in_flight": 1,
+        "waiting": 2,
+        "budget_limit": 10,
+        "budget_configured": 10,
+        "budget_free": 8,
+        "window_s": 60.0,
+        "pause_kind": None,
+        "pause_reason": None,
+        "paused_for_s": None,
+        "paused_at": None,
+    }
+    assert (north["account"], north["live"], north["oldest_s"], north["budget_free"]) == ("north", 0, None, 1000)
+
+    lines = (await command("status", env=offline(database))).stdout.splitlines()
+    assert lines[0].split("  ")[0] == "ACCOUNT"
+    assert lines[1].split()[:8] == ["default", "6", "(2", "backfill)", "12m", lines[1].split()[5], "1", "2"]
+    assert lines[1].endswith("  8 of 10 free       ok")
+    assert lines[2].split()[:6] == ["north", "0", "-", "0", "0", "0"]
+    assert lines[-2:] == ["no worker is running", "3 parked changes: caspen-sync parked list"]
+
+
+@pytest.mark.long
+async def test_the_budget(database: Database) -> None:
+    """What is free of how many; where the API grants less than is configured, that is said."""
+    store = await registered(database, limits(10))
+    await database.write("app_1", {"note": NOTE})
+    await the_claim(store)
+    (account,) = (await status(database))["accounts"]
+    assert (account["budget_free"], account["budget_limit"], account["budget_configured"]) == (9, 10, 10)
+    await store.tell_limit("default", 4, timeout_s=30)
+    (account,) = (await status(database))["accounts"]
+    assert (account["budget_limit"], account["budget_configured"]) == (4, 10)
+    assert account["budget_free"] <= 4
+    assert "ok, but the API grants 4 only" in (await command("status", env=offline(database))).stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("throttled", "throttled: throttled, says the API; goes on in 9m 5"),
+        pytest.param("refused", "paused, refused: refused, says the API; next probe in 9m 5", marks=pytest.mark.long),
+        pytest.param("down", "paused, down: down, says the API; next probe in 9m 5", marks=pytest.mark.long),
+        pytest.param(
+            "rejected", "paused, rejected: rejected, says the API; next probe in 9m 5", marks=pytest.mark.long
+        ),
+    ],
+)
+async def test_each_pause(database: Database, kind: PauseKind, text: str) -> None:
+    """Its kind, its reason, and until when."""
+    store = await registered(database)
+    await database.write("app_1", {"note": NOTE})
+    await settle(store, stopped(await the_claim(store), kind, wait_s=599))
+    assert text in (await command("status", env=offline(database))).stdout
+    (account,) = (await status(database))["accounts"]
+    assert account["pause_kind"] == kind
+    assert 570 < account["paused_for_s"] < 600
+    assert account["paused_at"]
+
+
+async def test_a_throttle_that_is_over(database: Database) -> None:
+    """It ends by itself, so it is no pause any more."""
+    store = await registered(database)
+    await database.write("app_1", {"note": NOTE})
+    await settle(store, stopped(await the_claim(store), "throttled", wait_s=0.01))
+    over = "SELECT paused_until < now() FROM caspen_sync.account"
+    await eventually(lambda: database.value(over), what="the throttle is over")
+    assert (await command("status", env=offline(database))).stdout.splitlines()[1].endswith("  ok")
+
+
+async def test_workers(database: Database) -> None:
+    """Those that are alive, with their version, their accounts and since when; one that died is not among them."""
+    settings = {"ACCOUNTS__NORTH__TOKEN": "token-north"}
+    await registered(database)
+    await database.pool.execute(
+        "INSERT INTO caspen_sync.worker "
+        "VALUES ('default', 'dead:1:x', '0', now() - interval '1 day', now() - interval '1 minute')"
+    )
+    async with services(2, environment(database.dsn, NOWHERE, settings)):
+        alive = "SELECT count(DISTINCT worker) = 3 FROM caspen_sync.worker"
+        await eventually(lambda: database.value(alive), what="both are in the list")
+        workers = (await status(database))["workers"]
+        assert [(one["version"], one["accounts"]) for one in workers] == [(__version__, ["default", "north"])] * 2
+        assert workers[0]["started_at"] <= workers[1]["started_at"]
+        ended = await command("status", env=offline(database))
+        assert ended.stdout.count(f", version {__version__}, since ") == 2
+        assert "dead" not in ended.stdout
+
+
+async def fill(database: Database, rows: int) -> None:
+    await registered(database)
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.outbox (appointment_id, changes, lane)
+        SELECT 'app_' || n, '{"note": null}', CASE WHEN n % 2 = 0 THEN 'live' ELSE 'backfill' END
+        FROM generate_series(1, $1::int) n
+        """,
+        rows,
+    )
+
+
+@pytest.mark.long
+async def test_a_hundred_thousand(database: Database) -> None:
+    """It answers soon over a backlog of 100,000 beside as many that are done, and what is parked has an index."""
+    await fill(database, 200_000)
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'synced', finished_at = now() WHERE id > 100000")
+    await database.pool.execute("ANALYZE caspen_sync.outbox")
+    began = time.monotonic()
+    (account,) = (await status(database))["accounts"]
+    took_s = time.monotonic() - began
+    assert (account["live"], account["backfill"]) == (50_000, 50_000)
+    async with database.pool.acquire() as conn, conn.transaction():
+        await conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        plan = "\n".join(row[0] for row in await conn.fetch("EXPLAIN (ANALYZE, BUFFERS) " + query("status")))
+    print(f"status over 100,000 pending: {took_s:.2f} s\n{plan}")
+    assert "outbox_parked" in plan
+    assert took_s < 5

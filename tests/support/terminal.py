@@ -1,0 +1,79 @@
+"""A terminal with a person at it: `caspen-sync` on a pty of its own, which Ctrl-C reaches as it does anybody's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import sys
+import termios
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+from tests.support import canary
+from tests.support.waiting import eventually
+
+CTRL_C = "\x03"
+CTRL_D = "\x04"
+
+
+@dataclass(slots=True)
+class Terminal:
+    """What the command has shown so far, and its keyboard."""
+
+    process: asyncio.subprocess.Process
+    _keyboard: int
+    _seen: bytearray = field(default_factory=bytearray)
+
+    @property
+    def screen(self) -> str:
+        return self._seen.decode(errors="replace")
+
+    def type(self, text: str) -> None:
+        os.write(self._keyboard, text.encode())
+
+    async def shows(self, text: str) -> None:
+        await eventually(lambda: text in self.screen, what=f"the terminal shows {text!r}")
+
+    async def ended(self) -> int:
+        """The exit code, once everything that was said is on the screen."""
+        async with asyncio.timeout(30):
+            exit_code = await self.process.wait()
+        self._read()
+        return exit_code
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # nobody holds the other end any more, or there is nothing yet
+            while data := os.read(self._keyboard, 65_536):
+                self._seen += data
+
+
+@contextlib.asynccontextmanager
+async def at_a_terminal(*args: str, env: Mapping[str, str]) -> AsyncIterator[Terminal]:
+    """Starts `caspen-sync ARGS` there; ended at the end. What it showed is searched as any output is."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker", *args),
+        env=dict(env),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    terminal = Terminal(process, ours)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(ours, terminal._read)
+    try:
+        yield terminal
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        loop.remove_reader(ours)
+        os.close(ours)
+        canary.watch(terminal.screen, where=f"terminal of process {process.pid}")

@@ -1,0 +1,84 @@
+"""What the command line takes and refuses, without a database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from worker.cli import _build, main
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["parked"],
+        ["parked", "walk"],
+        ["parked", "show"],
+        ["parked", "show", "0"],
+        ["parked", "show", "-1"],
+        ["parked", "show", "9" * 20],
+        ["parked", "show", "1", "2"],
+        ["parked", "edit"],
+        ["parked", "edit", "1", "--changes", '{"note": "a patient"}'],
+        ["parked", "retry", "one"],
+        ["parked", "discard", "--error", ""],
+        ["parked", "retry", "--account", ""],
+        ["parked", "retry", "--appointment", ""],
+        ["parked", "list", "--appointment", "-x"],
+        ["parked", "list", "--since", "yesterday"],
+        ["parked", "list", "--since", ""],
+        ["parked", "list", "--since", "-1d"],
+        ["parked", "list", "--since", "999999d"],
+        ["parked", "list", "--since", "9999999d"],
+        ["parked", "list", "--since", "0001-01-01"],
+        ["parked", "list", "--limit", "0"],
+        ["parked", "list", "1"],
+        ["attempts"],
+        ["attempts", "-x"],
+        ["attempts", "app_1", "--limit", "many"],
+        ["pause"],
+        ["resume", "default", "north"],
+    ],
+)
+def test_bad_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """64 and the reason in the last line, without what was given for an option that there is not. An empty variable in
+    a script must not mean every change."""
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (64, "")
+    assert said.err.splitlines()[-1].startswith("caspen-sync")
+    assert "a patient" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("12h", timedelta(hours=12)),
+        ("3d", timedelta(days=3)),
+        ("30s", timedelta(seconds=30)),
+    ],
+)
+def test_since_so_long_ago(text: str, ago: timedelta) -> None:
+    """A number and a unit count back from now."""
+    since = _build([]).parse_args(["parked", "list", "--since", text]).since
+    assert abs(datetime.now(UTC) - ago - since) < timedelta(seconds=10)
+
+
+def test_since_a_time() -> None:
+    """A time with an offset is that instant; one without is this computer's."""
+    parse = _build([]).parse_args
+    assert parse(["parked", "list", "--since", "2026-11-24T08:30+02:00"]).since == datetime(
+        2026, 11, 24, 6, 30, tzinfo=UTC
+    )
+    local = datetime(2026, 11, 24).astimezone()
+    assert parse(["parked", "list", "--since", "2026-11-24"]).since == local
+
+
+def test_ids_that_begin_with_a_dash() -> None:
+    """They are given after --, or with =."""
+    parse = _build([]).parse_args
+    assert parse(["attempts", "--", "-x"]).appointment == "-x"
+    assert parse(["parked", "list", "--appointment=-x"]).appointment == "-x"
