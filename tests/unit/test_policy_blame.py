@@ -22,9 +22,10 @@ from tests.support.settlements import (
     synced,
 )
 from worker.claims import PauseKind, Settlement
-from worker.outcome import Outcome
+from worker.outcome import Outcome, Refused
 from worker.policy import release, settle
 
+FORBIDDEN = Refused(status=403, reason="403 token not allowed to do this")
 CHANCE = random.Random(5)
 PROBES: list[PauseKind] = ["down", "rejected", "refused"]
 FAILED: list[Outcome] = [NOT_SENT, RETRY, UNKNOWN]
@@ -164,12 +165,20 @@ def test_a_probe_that_was_given_back_says_nothing(probing: PauseKind) -> None:
 
 def test_a_suspect_that_is_refused_waits_by_itself() -> None:
     """The API takes others with this token: no pause, no charge, however long that lasts; it backs off."""
-    settlement = settled(REFUSED, suspect=True, failures=3)
+    settlement = settled(FORBIDDEN, suspect=True, failures=3)
     assert (charged(settlement), settlement.pause, settlement.sign) == (0, None, None)
-    assert [(verdict.state, verdict.error) for verdict in settlement.verdicts] == [(None, REFUSED.reason)]
+    assert [(verdict.state, verdict.error) for verdict in settlement.verdicts] == [(None, FORBIDDEN.reason)]
     assert (settlement.failures, settlement.turned_away) == (4, False)
     assert settlement.due_in_s is not None
     assert 0 <= settlement.due_in_s <= 16
+
+
+def test_a_401_is_never_an_appointments_own_fault() -> None:
+    """It says that the token is no good, whoever was turned away before: the account pauses."""
+    settlement = settled(REFUSED, suspect=True)
+    assert settlement.turned_away
+    assert settlement.pause is not None
+    assert settlement.pause.kind == "refused"
 
 
 @pytest.mark.parametrize("outcome", [REJECTED, NO_SUCH])
