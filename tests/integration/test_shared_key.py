@@ -136,7 +136,7 @@ def ours(sandbox: Sandbox, since: float) -> list[Entry]:
 @pytest.mark.parametrize("throttle", THROTTLES)
 async def test_what_somebody_else_uses_is_held_back(database: Database, throttle: ThrottleName) -> None:
     """A third of the key is somebody else's, steadily: with a backlog the worker causes next to no 429, says so, and
-    uses the rest. A window after the other has stopped it has everything back."""
+    uses the rest. Some windows after the other has stopped it has everything back."""
     await write(database, 400)
     sandbox_settings = SandboxSettings(
         tokens=(TOKEN,), limit=LIMIT, window_s=WINDOW_S, throttle=throttle, latency_s=0.02
@@ -152,17 +152,18 @@ async def test_what_somebody_else_uses_is_held_back(database: Database, throttle
         mine = ours(sandbox, since)
         throttled = [round(entry.received_at - since, 1) for entry in ours(sandbox, 0) if entry.throttled]
         share = len([entry for entry in mine if entry.received_at <= until and not entry.throttled])
-        await eventually(lambda: sandbox.now() > until + 2 * WINDOW_S)
-        alone = [entry for entry in ours(sandbox, until + WINDOW_S + 0.5) if not entry.throttled]
+        # The API forgets the other after a window; what was held back until then is free one and a half windows later.
+        await eventually(lambda: sandbox.now() > until + 4 * WINDOW_S)
+        alone = [entry.received_at for entry in ours(sandbox, until + 2.7 * WINDOW_S) if not entry.throttled]
         assert await stop(worker) == 0
         said = events((await worker.communicate())[1], "budget_shared")
     print(f"{throttle}: throttled at {throttled}, {share} in three windows, {len(alone)} in one alone; {said}")
     assert said
     # The first burst finds out, and a bucket is full at first: two more cycles.
     assert len(throttled) <= 5
-    assert sum(at > 2.2 * WINDOW_S for at in throttled) <= 1
+    assert sum(at > 2.5 * WINDOW_S for at in throttled) <= 1
     assert share >= 3 * 9
-    assert len(alone) >= LIMIT * 0.6
+    assert most_in_any_window(alone, WINDOW_S) >= 0.9 * LIMIT
 
 
 # -- another limit --------------------------------------------------------------------------------------------------
