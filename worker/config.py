@@ -158,7 +158,7 @@ class WorkerSettings(_Section):
     coalesce: bool = True
     """Fold all pending changes of an appointment into one request. False sends each change by itself."""
 
-    retention_days: float = Field(default=30, gt=0)
+    retention_days: float = Field(default=30, gt=0, le=36_500)
     """For how long finished changes and attempts are kept."""
 
 

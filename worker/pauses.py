@@ -38,8 +38,9 @@ async def tell_accounts(conn: asyncpg.Connection, settlements: Sequence[Settleme
     welcomed: list[str] = []
     if probed := {s.claim.account for s in settlements if s.claim.probing}:
         await conn.execute(query("probe_over"), sorted(probed))
-    if welcome := {s.claim.account for s in settlements if s.welcome}:
-        welcomed = [row["account"] for row in await conn.fetch(query("welcome"), sorted(welcome))]
+    if welcome := {s.claim.account: s.answer is not None for s in settlements if s.welcome}:
+        rows = await conn.fetch(query("welcome"), list(welcome), list(welcome.values()))
+        welcomed = [row["account"] for row in rows]
     if known := {s.claim.account: s.own_fault for s in settlements if s.own_fault}:
         await conn.execute(query("own_fault"), list(known), list(known.values()))
     heard_again = await end_run_ups(conn, settlements)

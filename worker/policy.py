@@ -267,7 +267,8 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
         failures=0,
         welcome=claim.probing is not None,
         sign=case.sign("heard") if claim.suspect else case.sign("rejected", outcome.reason),
-        own_fault=outcome.reason if claim.suspect else None,
+        # 422 speaks of the body. Anything else may be said to a wrong address as well, and is judged anew each time.
+        own_fault=outcome.reason if claim.suspect and outcome.status == 422 else None,
     )
     if len(case.sound) > 1 and not outcome.whole:
         return replace(settlement, part_size=halved(len(case.sound)), verdicts=case.pending(outcome.reason))

@@ -36,10 +36,10 @@ class Row:
 
 def in_a_row(settlements: Iterable[Settlement]) -> Row:
     """Reads the batch in the order in which its answers came. What a probe met is the pause's business, and no part of
-    it."""
+    it, but for a rejection that ended the pause."""
     over: set[tuple[str, RunUpKind]] = set()
     setbacks: dict[tuple[str, RunUpKind], dict[str, Setback]] = {}
-    told = [(s.sign, s) for s in settlements if s.sign and not s.claim.probing]
+    told = [(s.sign, s) for s in settlements if s.sign and _counts(s, s.sign)]
     for sign, settlement in sorted(told, key=lambda pair: pair[0].told_at):
         account = settlement.claim.account
         for kind in _ended_by(sign):
@@ -62,6 +62,10 @@ def in_a_row(settlements: Iterable[Settlement]) -> Row:
                 ),
             )
     return Row(over=frozenset(over), setbacks=tuple(one for row in setbacks.values() for one in row.values()))
+
+
+def _counts(settlement: Settlement, sign: Sign) -> bool:
+    return not settlement.claim.probing or (settlement.welcome and sign.kind == "rejected")
 
 
 def _ended_by(sign: Sign) -> tuple[RunUpKind, ...]:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from worker import clock, policy, privacy, times
 from worker.caspen import Caspen
@@ -106,6 +106,8 @@ class Sender:
     async def _send(self, claim: Claim, body: dict[str, Any], sent: list[policy.Sent]) -> None:
         """The requests of one claim: the first, and quick retries as long as claim, budget and patience last."""
         slot: Slot | None = claim.slot
+        # What failed a whole claim long is not mended in a second: an outage would use up the attempts in a minute.
+        most = self._settings.retry.quick_attempts if claim.failures == 0 else 1
 
         async def once() -> bool:
             """Sends once. True when the same request is worth another try."""
@@ -130,7 +132,7 @@ class Sender:
 
         retrying = AsyncRetrying(
             retry=retry_if_result(lambda again: again),
-            stop=self._enough,
+            stop=lambda state: self._stopping.is_set() or stop_after_attempt(most)(state),
             wait=wait_random_exponential(multiplier=QUICK_BASE_S, max=QUICK_MAX_S),
             sleep=self._sleep,
             retry_error_callback=lambda _: False,
@@ -154,9 +156,6 @@ class Sender:
             return await self._store.take_slot(claim, timeout_s=self._settings.api.timeout_s)
         except CaspenSyncError:
             return None
-
-    def _enough(self, state: RetryCallState) -> bool:
-        return self._stopping.is_set() or stop_after_attempt(self._settings.retry.quick_attempts)(state)
 
     async def _sleep(self, seconds: float) -> None:
         """Waits, but not into a stop."""

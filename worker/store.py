@@ -141,11 +141,12 @@ class Store:
                 written = await tell_accounts(conn, _kept(settlements, rows), self._retry)
             return replace(written, lost=_lost(settlements, rows))
 
-    async def reinstate(self, account: str, kind: RunUpKind) -> int:
+    async def reinstate(self, account: str, kind: RunUpKind) -> tuple[int, int]:
         """An account is paused for what went wrong in a row: gives the changes back what that charged them, and makes
-        pending again what it parked. Returns how many changes."""
+        pending again what it parked. Returns how many changes, and how many of them were parked."""
         async with self._connection() as conn:
-            return int(await conn.fetchval(query("reinstate"), account, kind))
+            row = await conn.fetchrow(query("reinstate"), account, kind)
+        return row["changes"], row["parked"]
 
     async def given_up(self, account: str) -> int:
         """The API was heard of again: makes pending again what was given up while it was not. Returns how many."""

@@ -111,7 +111,9 @@ class WriteBack:
         """Gives back what run-ups cost. A database that is away now is no reason to wait: a later probe does it."""
         for account, kind in sorted(run_ups):
             with contextlib.suppress(*DATABASE_FAULTS):
-                if changes := await self._store.reinstate(account, kind):
+                changes, parked = await self._store.reinstate(account, kind)
+                self._tally.parked = max(0, self._tally.parked - parked)  # another run may have parked them
+                if changes:
                     self._log.info("changes_reinstated", account=account, kind=kind, changes=changes)
 
     async def _bring_back_given_up(self, accounts: Iterable[str]) -> None:
@@ -119,6 +121,7 @@ class WriteBack:
         for account in accounts:
             with contextlib.suppress(*DATABASE_FAULTS):
                 if changes := await self._store.given_up(account):
+                    self._tally.parked = max(0, self._tally.parked - changes)
                     self._log.info("changes_reinstated", account=account, kind="given_up", changes=changes)
 
     async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.PostgresError) -> None:

@@ -41,6 +41,11 @@ WITH parked AS MATERIALIZED (
     FROM (SELECT account, appointment_id, max(lane) AS lane FROM judged WHERE NOT nothing_left
           GROUP BY account, appointment_id) AS j
     WHERE q.account = j.account AND q.appointment_id = j.appointment_id
+), no_run_up AS (
+    -- What a person decided is not brought back once more for the run-up that it was parked in.
+    DELETE FROM caspen_sync.run_up u
+    USING judged j
+    WHERE u.account = j.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = j.appointment_id
 ), written_down AS (
     INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason, left_out, former_changes)
     SELECT account, id, CASE WHEN $5::jsonb IS NULL THEN 'retry' ELSE 'edit' END, $3, $4, left_out,

@@ -63,8 +63,8 @@ WITH asked AS MATERIALIZED (
     FROM speaking s
     JOIN free f USING (account)
     GROUP BY s.account, s.capacity, s.probing, s.reserve
-), probed AS MATERIALIZED (
-    -- What came last, since what came first may be what the API turns away; that is put back by a day, see settle.sql.
+), probed_last AS MATERIALIZED (
+    -- Where the API turns away, what came last: what it turned away is put back by a day, see settle.sql.
     SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
     CROSS JOIN LATERAL (
@@ -81,7 +81,27 @@ WITH asked AS MATERIALIZED (
         ORDER BY lanes.rank
         LIMIT 1
     ) AS q
-    WHERE b.probing IS NOT NULL
+    WHERE b.probing IN ('rejected', 'refused')
+), probed_first AS MATERIALIZED (
+    -- Where it is down, what came first, of either lane: what failed backs off, and comes last. Either way no appointment
+    -- is every probe.
+    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
+    FROM budget b
+    CROSS JOIN LATERAL (
+        SELECT found.appointment_id, found.token, found.again, found.part_size, found.due_at
+        FROM (VALUES ('live'), ('backfill')) AS lanes (lane)
+        CROSS JOIN LATERAL (
+            SELECT q.appointment_id, q.token, q.again, q.part_size, q.due_at
+            FROM caspen_sync.queue q
+            WHERE q.account = b.account AND q.lane = lanes.lane AND q.due_at <= now() AND q.due_at < 'infinity'
+            ORDER BY q.due_at
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS found
+        ORDER BY found.due_at
+        LIMIT 1
+    ) AS q
+    WHERE b.probing = 'down'
 ), live AS MATERIALIZED (
     SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
@@ -115,7 +135,9 @@ WITH asked AS MATERIALIZED (
         UNION ALL
         SELECT account, appointment_id, token, again, part_size, due_at, 2 AS rank FROM backfill
         UNION ALL
-        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM probed
+        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM probed_last
+        UNION ALL
+        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM probed_first
     ) AS candidates
 ), matched AS MATERIALIZED (
     -- A lock is taken on a row's newest version, while the outbox is read as of this statement's start. Where another

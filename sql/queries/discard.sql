@@ -2,7 +2,7 @@
 -- In:  $1 account text, $2 ids bigint[], $3 who text, $4 why text.
 -- Out: a row for each change that was still parked.
 WITH parked AS MATERIALIZED (
-    SELECT o.account, o.id
+    SELECT o.account, o.appointment_id, o.id
     FROM caspen_sync.outbox o
     WHERE o.account = $1 AND o.id = ANY ($2::bigint[]) AND o.state = 'parked'
     ORDER BY o.id
@@ -12,6 +12,11 @@ WITH parked AS MATERIALIZED (
     SET state = 'discarded', finished_at = clock_timestamp()
     FROM parked p
     WHERE o.account = p.account AND o.id = p.id
+), no_run_up AS (
+    -- What a person decided is not brought back for the run-up that it was parked in.
+    DELETE FROM caspen_sync.run_up u
+    USING parked p
+    WHERE u.account = p.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = p.appointment_id
 ), written_down AS (
     INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason)
     SELECT account, id, 'discard', $3, $4 FROM parked

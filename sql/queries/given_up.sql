@@ -3,7 +3,8 @@
 -- In:  $1 account text.
 -- Out: one row: how many changes.
 --
--- One that had failed before as well, while others did not, stays parked: it is what the API stumbles over.
+-- One that had failed before as well, while others did not, stays parked: it is what the API stumbles over. So does one
+-- that was brought back like this before, which stands in its history.
 -- Locks as reinstate.sql does.
 WITH peeked AS MATERIALIZED (
     SELECT u.account, u.appointment_id
@@ -12,6 +13,8 @@ WITH peeked AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT FROM caspen_sync.outbox o
         WHERE o.account = u.account AND o.id = ANY (u.change_ids) AND o.state = 'parked' AND o.attempts <= u.charged
+          AND NOT EXISTS (SELECT FROM caspen_sync.intervention i
+                          WHERE i.account = o.account AND i.change_id = o.id AND i.who = 'caspen-sync')
         LIMIT 1
     ) AS given_up
     WHERE u.account = $1 AND u.kind = 'down' AND a.pause_kind IS DISTINCT FROM 'down'
@@ -35,7 +38,12 @@ WITH peeked AS MATERIALIZED (
     -- Parked, said so that the index of parked changes does not offer itself; see settle.sql.
     WHERE o.account = r.account AND o.id = r.id AND o.state NOT IN ('pending', 'synced', 'discarded')
       AND o.attempts <= r.charged
-    RETURNING o.id
+      AND NOT EXISTS (SELECT FROM caspen_sync.intervention i
+                      WHERE i.account = r.account AND i.change_id = r.id AND i.who = 'caspen-sync')
+    RETURNING o.account, o.id
+), written_down AS (
+    INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason)
+    SELECT account, id, 'retry', 'caspen-sync', 'given up in an outage; the API was heard of again' FROM changed
 ), queued AS (
     UPDATE caspen_sync.queue q
     SET again = q.again + 1,

@@ -3,7 +3,7 @@
 -- In:  $1 account text, $2 the id to go on after bigint, $3 retention float8 (s), $4 rows to look at int.
 -- Out: one row: how many were deleted, the id to go on after (null: the walk is over).
 --
--- Ids have the order of time, so the walk ends at the first change that was written within the retention. What is pending
+-- Ids have the order of time, so the walk ends with the first step of which all was written within the retention. What is pending
 -- or parked is never deleted. Rows that somebody else holds are left for the next time.
 WITH looked AS MATERIALIZED (
     SELECT o.account, o.id, o.state, o.finished_at, o.created_at
@@ -33,5 +33,5 @@ WITH looked AS MATERIALIZED (
     DELETE FROM caspen_sync.intervention i USING old WHERE i.account = old.account AND i.change_id = old.id
 )
 SELECT (SELECT count(*)::int FROM old) AS deleted,
-       CASE WHEN count(*) = $4 AND max(created_at) < now() - make_interval(secs => $3) THEN max(id) END AS after_id
+       CASE WHEN count(*) = $4 AND min(created_at) < now() - make_interval(secs => $3) THEN max(id) END AS after_id
 FROM looked

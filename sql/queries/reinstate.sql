@@ -1,7 +1,7 @@
 -- An account was paused for what went wrong in a row: the changes get back what that charged them, and what was parked by
 -- it is pending again, at its old place.
 -- In:  $1 account text, $2 kind text.
--- Out: one row: how many changes.
+-- Out: one row: how many changes, and how many of them were parked.
 -- Locks rows of the queue and then of run_up, each in key order; no account is locked.
 WITH peeked AS MATERIALIZED (
     SELECT u.account, u.appointment_id FROM caspen_sync.run_up u WHERE u.account = $1 AND u.kind = $2
@@ -36,4 +36,9 @@ WITH peeked AS MATERIALIZED (
     USING run_up r
     WHERE u.account = r.account AND u.appointment_id = r.appointment_id AND u.kind = $2
 )
-SELECT count(*)::int AS changes FROM changed
+SELECT count(*)::int AS changes, count(*) FILTER (WHERE before.state = 'parked')::int AS parked
+FROM changed c
+CROSS JOIN LATERAL (
+    -- As it was when this statement began.
+    SELECT o.state FROM caspen_sync.outbox o WHERE o.account = $1 AND o.id = c.id LIMIT 1
+) AS before

@@ -13,6 +13,8 @@ WITH over AS MATERIALIZED (
         SELECT true AS something FROM caspen_sync.outbox o
         WHERE u.kind = 'down' AND o.account = u.account AND o.id = ANY (u.change_ids)
           AND o.state = 'parked' AND o.attempts <= u.charged
+          AND NOT EXISTS (SELECT FROM caspen_sync.intervention i
+                          WHERE i.account = o.account AND i.change_id = o.id AND i.who = 'caspen-sync')
         LIMIT 1
     ) AS given_up ON true
     WHERE a.pause_kind IS DISTINCT FROM w.kind AND given_up.something IS NULL

@@ -87,7 +87,24 @@ async def test_a_pause_by_hand_is_ended_by_hand(database: Database) -> None:
     assert await claim(store, 5) == []
 
 
-@pytest.mark.parametrize("kind", ["down", "rejected", "refused"])
+async def test_where_the_api_is_down_a_probe_takes_what_came_first(database: Database) -> None:
+    """Of either lane: what failed backs off and comes last, so that a few changes that always fail do not hold up the
+    others."""
+    store = await registered(database)
+    await due(database, store, ["fill_a"], lane="backfill")
+    await due(database, store, ["app_a"])
+    await due(database, store, ["app_b"])
+    probed = []
+    await pause(database, "down", 0.0)
+    for _ in range(3):
+        (probe,) = await claim(store, 5)
+        probed.append(probe.appointment_id)
+        await settle(store, settlement(probe, due_in_s=0.0))
+        await pause(database, "down", 0.0)
+    assert probed == ["fill_a", "app_a", "app_b"]
+
+
+@pytest.mark.parametrize("kind", ["rejected", "refused"])
 async def test_a_probe_takes_what_came_last_and_live_before_backfill(database: Database, kind: PauseKind) -> None:
     """What came first may be what the API turns away. Backfill only when nothing live is due."""
     store = await registered(database)

@@ -54,7 +54,7 @@ async def test_a_change_that_is_brought_back_becomes_claimable(database: Databas
         await settle(store, settlement(held, due_in_s=0.2))
     if held and doing == "lease expired":
         await lease_over(database, held)
-    assert await store.reinstate("default", "rejected") == 2
+    assert await store.reinstate("default", "rejected") == (2, 2)
     if held and doing == "leased":
         assert await settle(store, accepted(held)) == []
 
@@ -75,7 +75,7 @@ async def test_a_stale_claim_swallows_nothing(database: Database, before: int) -
     await database.pool.execute("UPDATE caspen_sync.queue SET again = $1 WHERE appointment_id = 'app_a'", before)
     holder, stale = await stale_claim(database, store)
     try:
-        assert await store.reinstate("default", "rejected") == 2
+        assert await store.reinstate("default", "rejected") == (2, 2)
     finally:
         await holder.execute("COMMIT")
         await holder.close()

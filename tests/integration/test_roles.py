@@ -162,7 +162,7 @@ async def test_the_worker_runs_every_statement(database: Database) -> None:
         held = await the_claim(store)
         strict = Store(pool, worker="w", retry=RetrySettings(down_after=1, probe_base_s=0.01))
         assert (await strict.settle([failing(held)], {"default": 0.0})).reinstate == (("default", "down"),)
-        assert await store.reinstate("default", "down") == 1
+        assert await store.reinstate("default", "down") == (1, 0)
         assert await store.fresh_token("default", "fingerprint") is False
         await store.tell_limit("default", 40, timeout_s=TIMEOUT_S)
         told = BudgetTold(account="default", limit=40, remaining=0, started_at=clock.now())

@@ -183,7 +183,7 @@ async def test_a_success_does_not_forget_what_is_still_to_be_given_back(database
     assert written.reinstate == (("default", "rejected"),)
     await settle_all(store, succeeding(held["app_c"]))
     assert set(await run_up(database)) == {"app_a", "app_b"}
-    assert await store.reinstate("default", "rejected") == 2
+    assert await store.reinstate("default", "rejected") == (2, 2)
     assert await changes(database) == {
         "app_a": ("pending", 0),
         "app_b": ("pending", 0),
@@ -203,5 +203,5 @@ async def test_giving_back_brings_back_nothing_that_is_settled(database: Databas
     await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'discarded' WHERE id = $1", numbers["app_b"])
     await database.pool.execute("UPDATE caspen_sync.outbox SET attempts = 0 WHERE id = $1", numbers["app_c"])
     await pause(database, "down")
-    assert await store.reinstate("default", "down") == 1
+    assert await store.reinstate("default", "down") == (1, 0)
     assert await changes(database) == {"app_a": ("synced", 2), "app_b": ("discarded", 1), "app_c": ("pending", 0)}
