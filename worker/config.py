@@ -123,7 +123,7 @@ class RetrySettings(_Section):
     """What happens to a request that the API did not do."""
 
     quick_attempts: int = Field(default=3, ge=1, le=20)
-    """Requests within one claim, a short jittered wait apart."""
+    """Requests within an appointment's first claim, a short jittered wait apart; later claims send one."""
 
     backoff_base_s: float = Field(default=2.0, gt=0, le=3600)
     """The first durable wait of an appointment is between 0 and this; it doubles from there."""
