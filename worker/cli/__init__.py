@@ -14,8 +14,8 @@ from worker.errors import CaspenSyncError, ExitCode
 
 EPILOG = """\
 exit codes: 0 nothing left to do; 64 bad usage; 65 drained, but this run parked a change; 69 database or API out of
-reach; 75 work is left (backing off, or out of time); 77 an account is paused because the API refused its token;
-78 bad configuration
+reach; 70 a fault of caspen-sync itself; 75 work is left (backing off, or out of time); 77 an account is paused because
+the API refused its token; 78 bad configuration
 """
 
 
