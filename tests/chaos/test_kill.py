@@ -83,7 +83,9 @@ async def _keep_killing(env: dict[str, str], chance: random.Random, done: asynci
 FAULTS = {"http_503": 0.03, "reset_after": 0.03, "garbled": 0.03}
 
 
-@pytest.mark.parametrize("faults", [{}, FAULTS], ids=["calm", "faulty"])
+@pytest.mark.parametrize(
+    "faults", [pytest.param({}, marks=pytest.mark.long, id="calm"), pytest.param(FAULTS, id="faulty")]
+)
 async def test_killed_workers_break_no_rule(database: Database, faults: dict[str, float]) -> None:
     """300 appointments, up to 6 changes each, 3 processes of which one is killed again and again: every rule holds."""
     seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))

@@ -6,6 +6,8 @@ import asyncio
 import json
 import sys
 
+import pytest
+
 from tests.support.canary import NOTE
 from tests.support.database import Database
 from tests.support.processes import TOKEN, command, environment, services, stop
@@ -46,6 +48,7 @@ async def test_what_the_api_stumbles_over_parks_alone(database: Database) -> Non
     assert "gave up after" in parked[0]["last_error"]
 
 
+@pytest.mark.long
 async def test_an_api_that_is_down_parks_nothing(database: Database) -> None:
     """However long everything fails: nobody is charged, not even those who found out, and nothing parks."""
     for number in range(12):
@@ -91,6 +94,7 @@ async def test_a_log_that_nobody_reads_stops_no_work(database: Database) -> None
     assert await database.states() == {"synced": 5}
 
 
+@pytest.mark.long
 async def test_someone_who_uses_up_the_budget_does_not_keep_a_cron_run_for_ever(database: Database) -> None:
     """429 with a short Retry-After, again and again: the run ends with work left."""
 
@@ -128,6 +132,7 @@ async def test_what_was_given_up_in_an_outage_comes_back(database: Database) -> 
         await eventually(drained, limit_s=60, what="both are synced")
 
 
+@pytest.mark.long
 async def test_what_the_api_stumbles_over_does_not_come_back(database: Database) -> None:
     """Given up at last although others were accepted in between, it stays parked."""
     await database.write("app_1", {"room_id": 666})

@@ -121,6 +121,7 @@ async def welcome_again(one: Clinic) -> None:
     await one.database.pool.execute("UPDATE caspen_sync.account SET paused_until = now(), probe_until = NULL")
 
 
+@pytest.mark.long
 async def test_a_session_ended_while_idle_in_its_transaction(database: Database) -> None:
     """Postgres ends the transaction of a worker that froze in it: thawed, the worker writes all of it again."""
     await set_default(database, "idle_in_transaction_session_timeout", "300ms")

@@ -51,6 +51,7 @@ async def test_a_restart_while_writing_back(server: Server, mode: str) -> None:
             await one.stopped(service)
 
 
+@pytest.mark.long
 async def test_one_run_through_a_restart(server: Server) -> None:
     """run --once waits for a server that restarts under it, and ends with 0 and everything written."""
     async with looked_into(server.dsn()) as database, clinic(database, latency_s=1.0) as one:

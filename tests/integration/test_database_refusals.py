@@ -91,6 +91,7 @@ async def test_a_database_that_is_made_anew(database: Database, template: str) -
             await one.stopped(service)
 
 
+@pytest.mark.long
 async def test_a_schema_that_is_dropped(database: Database) -> None:
     """Dropped under a running service, which waits and names the mend; migrated again, it works on."""
     async with clinic(database) as one:
@@ -110,6 +111,7 @@ async def test_a_schema_that_is_dropped(database: Database) -> None:
             await one.stopped(service)
 
 
+@pytest.mark.long
 async def test_another_schema_under_a_running_service(database: Database) -> None:
     """While an update is rolled out, the schema changes under services that still run: they work on for as long as
     their statements do. What starts is refused with 78."""
@@ -199,6 +201,7 @@ async def test_a_password_that_is_changed(server: Server, tmp_path: Path, kept_i
                 await one.stopped(service)
 
 
+@pytest.mark.long
 async def test_one_run_whose_database_is_renamed(database: Database) -> None:
     """The run ends with 78, but not before the outcomes that the API had accepted are written, which it waits for."""
     words = f'database: Postgres refused: database "{urlsplit(database.dsn).path[1:]}" does not exist'

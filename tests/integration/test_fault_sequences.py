@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from tests.support.canary import NOTE
 from tests.support.database import Database
 from tests.support.processes import command, environment, services
@@ -40,6 +42,7 @@ def poisoned(request: Request) -> bool:
     return bool(json.loads(request.body).get("room_id") == 666)
 
 
+@pytest.mark.long
 async def test_a_refusal_then_a_wrong_address_then_fine(database: Database) -> None:
     """401, then 503, then 404 for all, 410 for all, and fine again: nothing stays parked, whatever came before, and the
     exit codes tell which it is."""
@@ -71,6 +74,7 @@ async def test_a_refusal_then_a_wrong_address_then_fine(database: Database) -> N
     assert await database.states() == {"synced": 25}
 
 
+@pytest.mark.long
 async def test_deleted_appointments_do_not_switch_the_guard_off(database: Database) -> None:
     """Ten appointments that are gone park once another one is accepted; a wrong address right after that still pauses
     the account instead of parking everything, and when it is mended only those that are gone are parked."""
@@ -119,6 +123,7 @@ async def test_a_few_that_always_fail_do_not_hold_up_the_others(database: Databa
             await eventually(synced, limit_s=30, what="the others are synced")
 
 
+@pytest.mark.long
 async def test_what_is_given_up_twice_stays_parked(database: Database) -> None:
     """With hardly anything else to send, one that always fails is brought back once, in case that it was an outage; not
     again and again."""

@@ -85,6 +85,7 @@ UNSENDABLE = (
 )
 
 
+@pytest.mark.long
 async def test_what_cannot_be_sent(database: Database, change: int) -> None:
     """64, with what is wrong and never what was written; not a row differs."""
     before = await snapshot(database, "outbox", "queue", "intervention")
@@ -176,6 +177,7 @@ FAILING = (
 )
 
 
+@pytest.mark.long
 async def test_editors_that_fail(database: Database, change: int, tmp_path: Path) -> None:
     """One that ends badly, breaks the file or leaves it as it is: said so, nothing is done, and the file is gone."""
 

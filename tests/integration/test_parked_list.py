@@ -161,6 +161,7 @@ async def test_the_reader_sees_no_words(database: Database) -> None:
                 await conn.execute(statement)
 
 
+@pytest.mark.long
 async def test_ids_that_are_not_parked(database: Database) -> None:
     """64, and each id with what it is; nothing is done to the others."""
     sound = await synced(database, "app_1", {"note": NOTE})
@@ -191,6 +192,7 @@ async def test_bad_usage(database: Database) -> None:
     assert [str(one.id) for one in await found(database)] == [change]
 
 
+@pytest.mark.long
 async def test_nothing_steers_a_terminal(database: Database) -> None:
     """Control and escape characters in ids, errors and bodies: a person sees marks, a program gets them escaped."""
     change = await parked(database, ESCAPES, {"note": f"note {ESCAPES}"}, error=f"odd {ESCAPES}")
@@ -337,6 +339,7 @@ WRITE = (
 )
 
 
+@pytest.mark.long
 async def test_what_the_roles_may(database: Database) -> None:
     """The worker's role may do all of it; the reader's may look at attempts and status, and is told what it lacks."""
     for number in range(3):

@@ -71,6 +71,7 @@ async def test_what_is_newer_is_left_out_and_said(database: Database) -> None:
     }
 
 
+@pytest.mark.long
 async def test_nothing_left(database: Database) -> None:
     """Newer changes have set all of it: it is discarded, nothing is sent, and the dry run and the retry say so."""
     async with strict() as sandbox:

@@ -71,6 +71,7 @@ async def test_one_run(database: Database) -> None:
     assert [tuple(row) for row in rows] == [("pause", "stock-taking", None), ("resume", "done", None)]
 
 
+@pytest.mark.long
 async def test_accounts_that_are_not_there(database: Database) -> None:
     """An account that is configured, but that no worker has worked for, can be paused, and stays so when one comes; one
     that is neither configured nor known is named, with those that there are."""

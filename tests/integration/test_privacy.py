@@ -25,6 +25,9 @@ from worker.sandbox.faults import FAULT_NAMES
 NOWHERE = f"http://127.0.0.1:{closed_port()}/v1"
 # Python's own talkativeness: asyncio's debug mode, all warnings.
 TALKATIVE = {"PYTHONDEVMODE": "1", "PYTHONASYNCIODEBUG": "1"}
+# The default run has one of each kind; the rest is long.
+SHORT = {"http_503", "garbled", "422", "500", "200 that differs"}
+OTHER_CODES = ("internal_error", "disk_full", "lock_not_available")
 TRIED = "SELECT count(last_error) FROM caspen_sync.outbox"
 RETRY = {"RETRY__MAX_ATTEMPTS": "2", "RETRY__QUICK_ATTEMPTS": "2", "API__TIMEOUT_S": "0.5"}
 
@@ -38,7 +41,9 @@ async def assert_discreet(database: Database) -> None:
 # -- whatever the API does -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", FAULT_NAMES)
+@pytest.mark.parametrize(
+    "fault", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in FAULT_NAMES]
+)
 async def test_every_fault(database: Database, fault: str) -> None:
     """At debug level, with Python at its most talkative, the service and one run say nothing of what they carry."""
     for number in range(4):
@@ -83,7 +88,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize(
+    "hostile", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in HOSTILE]
+)
 async def test_an_answer_that_quotes_the_request(database: Database, hostile: str) -> None:
     """Neither the log nor the tables that people read repeat it."""
     await database.write("app_1", {"note": NOTE})
@@ -115,7 +122,9 @@ async def test_bodies_that_break_the_contract(database: Database) -> None:
 # -- whatever the database does --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", ["insufficient_privilege", "internal_error", "disk_full", "lock_not_available"])
+@pytest.mark.parametrize(
+    "code", ["insufficient_privilege", *(pytest.param(code, marks=pytest.mark.long) for code in OTHER_CODES)]
+)
 async def test_a_trigger_that_quotes_a_body(database: Database, code: str) -> None:
     """A clinic's own trigger on the synced state fails with a note in its words: they are not repeated."""
     await database.pool.execute(

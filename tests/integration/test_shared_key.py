@@ -169,6 +169,7 @@ async def test_what_somebody_else_uses_is_held_back(database: Database, throttle
 # -- another limit --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_a_lower_limit_rules(database: Database) -> None:
     """The API grants fewer than configured: said once, and obeyed from the first answer on and after a restart."""
     await write(database, 100)
