@@ -19,10 +19,10 @@ class TokenSource:
         self._file: Path | None = None
         self._stamp: tuple[int, int, int] | None = None
         if settings.token is not None:
-            self._token = self._checked(settings.token.get_secret_value(), "token")
+            self._hold(self._checked(settings.token.get_secret_value(), "token"))
         elif settings.token_file is not None:
             self._file = settings.token_file.expanduser()
-            self._token = ""
+            self._hold("")
             self.refresh()
         else:
             raise ConfigError(
@@ -38,7 +38,7 @@ class TokenSource:
     @property
     def fingerprint(self) -> str:
         """By which one token is told from another, and nothing else."""
-        return hashlib.sha256(f"caspen-sync {self._token}".encode()).hexdigest()[:16]
+        return self._fingerprint
 
     def refresh(self, *, force: bool = False) -> None:
         """Reads the file again if it changed, or, with `force`, anyhow.
@@ -57,8 +57,13 @@ class TokenSource:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is no file of UTF-8 text"
             raise ConfigError(f"{key}: cannot read {self._file}: {reason}") from None
-        self._token = self._checked(text.strip(), f"token_file ({self._file})")
+        self._hold(self._checked(text.strip(), f"token_file ({self._file})"))
         self._stamp = stamp
+
+    def _hold(self, token: str) -> None:
+        self._token = token
+        # Asked for with each request, so it is made with each token.
+        self._fingerprint = hashlib.sha256(f"caspen-sync {token}".encode()).hexdigest()[:16]
 
     def _checked(self, token: str, origin: str) -> str:
         withhold(token)
