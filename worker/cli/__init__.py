@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from worker import privacy
-    from worker.cli.terminal import give_up_stdout, prepare_streams
+    from worker.cli.terminal import empty_stderr, give_up_stdout, prepare_streams
 
     privacy.install()
     prepare_streams()
@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  its message could quote a body
         privacy.say_crashed(error)
         return int(ExitCode.INTERNAL)
+    finally:
+        empty_stderr()
 
 
 def _to_its_end(args: argparse.Namespace) -> int:

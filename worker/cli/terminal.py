@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 
 def prepare_streams() -> None:
@@ -26,9 +26,23 @@ def prepare_streams() -> None:
 
 def give_up_stdout() -> None:
     """Nothing more can be written there, not even what is left in the buffer at exit."""
+    _lead_nowhere(sys.stdout)
+
+
+def empty_stderr() -> None:
+    """What is left in the buffer and cannot be written would otherwise make Python's exit code out of ours: 120."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _lead_nowhere(sys.stderr)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
