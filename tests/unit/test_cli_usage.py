@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.cli import _build, main
+from worker.cli import main
+from worker.cli.arguments import parser
 
 
 @pytest.mark.parametrize(
@@ -63,13 +67,13 @@ def test_bad_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_since_so_long_ago(text: str, ago: timedelta) -> None:
     """A number and a unit count back from now."""
-    since = _build([]).parse_args(["parked", "list", "--since", text]).since
+    since = parser([]).parse_args(["parked", "list", "--since", text]).since
     assert abs(datetime.now(UTC) - ago - since) < timedelta(seconds=10)
 
 
 def test_since_a_time() -> None:
     """A time with an offset is that instant; one without is this computer's."""
-    parse = _build([]).parse_args
+    parse = parser([]).parse_args
     assert parse(["parked", "list", "--since", "2026-11-24T08:30+02:00"]).since == datetime(
         2026, 11, 24, 6, 30, tzinfo=UTC
     )
@@ -79,6 +83,24 @@ def test_since_a_time() -> None:
 
 def test_ids_that_begin_with_a_dash() -> None:
     """They are given after --, or with =."""
-    parse = _build([]).parse_args
+    parse = parser([]).parse_args
     assert parse(["attempts", "--", "-x"]).appointment == "-x"
     assert parse(["parked", "list", "--appointment=-x"]).appointment == "-x"
+
+
+def test_every_command_leads_somewhere() -> None:
+    """What runs a command is named by a string, which nothing else would check."""
+    handlers = set(_handlers(parser(["sandbox"])))
+    assert len(handlers) > 8
+    for handler in handlers:
+        module, _, function = handler.partition(":")
+        assert callable(getattr(importlib.import_module(f"worker.cli.{module}"), function))
+
+
+def _handlers(command: argparse.ArgumentParser) -> Iterator[str]:
+    for action in command._actions:
+        if isinstance(action.choices, Mapping):
+            for inner in action.choices.values():
+                yield from _handlers(inner)
+    if handler := command.get_default("handler"):
+        yield handler

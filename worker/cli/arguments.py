@@ -1,0 +1,191 @@
+"""Which commands and arguments there are, and what is said of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from worker import __version__
+from worker.cli import descriptions, values
+from worker.errors import ExitCode
+
+Commands = Any  # argparse keeps the class of its subcommands' collection to itself
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Names options that it does not know without what was given with them: it may have been a token."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
+            self.error(f"unrecognized arguments: {' '.join(options) or 'what stands after the command'}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise SystemExit(ExitCode.USAGE)
+
+
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """What parses `arguments`. Each command's `handler` names, as module:function of worker.cli, what runs it."""
+    parser = _Parser(
+        prog="caspen-sync",
+        description="Carries committed changes from a Postgres outbox to the Caspen API, and the answers back.",
+        epilog=descriptions.EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"caspen-sync {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    command = commands.add_parser(
+        "migrate", help="bring the schema up to date", description=descriptions.MIGRATE, epilog=descriptions.EPILOG
+    )
+    command.add_argument("--roles", action="store_true", help="also make or update the roles writer, worker, reader")
+    _add_common(command)
+    command.set_defaults(handler="migrate:run")
+
+    command = commands.add_parser(
+        "run", help="send pending changes", description=descriptions.RUN, epilog=descriptions.EPILOG
+    )
+    command.add_argument("--once", action="store_true", help="work until nothing pending is due, then exit (for cron)")
+    command.add_argument(
+        "--max-runtime",
+        type=values.seconds,
+        metavar="S",
+        help="with --once: claim nothing new after S seconds; requests on the wire then still finish",
+    )
+    _add_common(command)
+    command.set_defaults(handler="run:run")
+
+    _add_status(commands)
+    _add_parked(commands)
+    _add_attempts(commands)
+    _add_pause(commands)
+
+    command = commands.add_parser(
+        "prune", help="delete what is older than the retention", description=descriptions.PRUNE
+    )
+    _add_common(command)
+    command.set_defaults(handler="prune:run")
+
+    command = commands.add_parser("sandbox", help="a stand-in for the API", description=descriptions.SANDBOX)
+    if "sandbox" in arguments:
+        from worker.sandbox.command import add_arguments
+
+        add_arguments(command)
+    command.set_defaults(handler="sandbox:run")
+
+    command = commands.add_parser("demo", help="all of it, with nothing to configure", description=descriptions.DEMO)
+    command.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C, and say how to use it")
+    command.add_argument(
+        "--changes", type=values.count, default=300, metavar="N", help="how many changes (default 300)"
+    )
+    command.set_defaults(handler="demo:run")
+    return parser
+
+
+def _add_status(commands: Commands) -> None:
+    command = commands.add_parser(
+        "status", help="how it is", description=descriptions.STATUS, epilog=descriptions.EPILOG
+    )
+    command.add_argument("--json", action="store_true", help="for programs")
+    _add_common(command)
+    command.set_defaults(handler="status:run")
+
+
+def _add_parked(commands: Commands) -> None:
+    parked = commands.add_parser(
+        "parked", help="the refused changes", description=descriptions.PARKED, epilog=descriptions.EPILOG
+    )
+    actions = parked.add_subparsers(
+        title="actions", metavar="ACTION", required=True, parser_class=_Parser, dest="action"
+    )
+
+    command = actions.add_parser("list", help="which, since when, and why", description=descriptions.PARKED_LIST)
+    _add_filters(command)
+    command.add_argument("--limit", type=values.positive, metavar="N", help="at most N, the oldest")
+    command.add_argument("--json", action="store_true", help="for programs: an array of objects")
+
+    command = actions.add_parser(
+        "show", help="one change: body, attempts, the API's words", description=descriptions.PARKED_SHOW
+    )
+    command.add_argument("id", type=values.positive, metavar="ID")
+    command.add_argument("--account", metavar="NAME", help="only if it is of this account")
+    command.add_argument("--json", action="store_true", help="for programs: one object")
+
+    for name, verb, description in (
+        ("retry", "send again", descriptions.PARKED_RETRY),
+        ("discard", "give up", descriptions.PARKED_DISCARD),
+    ):
+        command = actions.add_parser(name, help=f"{verb} some or all", description=description)
+        command.add_argument("ids", type=values.positive, nargs="*", metavar="ID")
+        _add_filters(command)
+        command.add_argument("--all", action="store_true", help="every parked change")
+        command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        command.add_argument("--yes", action="store_true", help="do not ask, even in a terminal")
+        command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
+
+    command = actions.add_parser(
+        "edit", help="replace a change's body and send it", description=descriptions.PARKED_EDIT
+    )
+    command.add_argument("id", type=values.positive, metavar="ID")
+    command.add_argument("--account", metavar="NAME", help="only if it is of this account")
+    command.add_argument("--file", type=Path, metavar="FILE", help="the new body; - for standard input")
+    command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
+
+    for command in actions.choices.values():
+        _add_common(command)
+        command.set_defaults(handler="parked:run")
+
+
+def _add_attempts(commands: Commands) -> None:
+    command = commands.add_parser(
+        "attempts", help="the requests made for one appointment", description=descriptions.ATTEMPTS
+    )
+    command.add_argument("appointment", metavar="APPOINTMENT", help="its id; after -- if it begins with a -")
+    command.add_argument("--account", metavar="NAME", help="only those of this account")
+    command.add_argument("--limit", type=values.positive, default=50, metavar="N", help="the newest N (default 50)")
+    command.add_argument("--json", action="store_true", help="for programs: an array of objects")
+    _add_common(command)
+    command.set_defaults(handler="attempts:run")
+
+
+def _add_pause(commands: Commands) -> None:
+    command = commands.add_parser("pause", help="stop one account", description=descriptions.PAUSE)
+    command.add_argument("account", metavar="ACCOUNT")
+    command.add_argument("--reason", metavar="TEXT", help="why; status and run --once show it")
+    _add_common(command)
+    command.set_defaults(handler="pause:run_pause")
+
+    command = commands.add_parser("resume", help="let one account go on", description=descriptions.RESUME)
+    command.add_argument("account", metavar="ACCOUNT")
+    command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
+    _add_common(command)
+    command.set_defaults(handler="pause:run_resume")
+
+
+def _add_filters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--account", type=values.given, metavar="NAME", help="only those of this account")
+    command.add_argument(
+        "--appointment",
+        type=values.given,
+        metavar="ID",
+        help="only those of this appointment; --appointment=ID if it begins with -",
+    )
+    command.add_argument(
+        "--since",
+        type=values.since,
+        metavar="T",
+        help="only those parked since: 2026-11-24, 2026-11-24T08:30, or 90m, 12h, 3d",
+    )
+    command.add_argument("--error", type=values.given, metavar="TEXT", help="only those whose error holds this text")
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
+    command.add_argument("--dsn", metavar="URI", help="overrides database.dsn; others see it: no password")
+    command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="overrides log.level")
+    command.add_argument("--log-format", choices=("auto", "json", "console"), help="overrides log.format")

@@ -1,0 +1,62 @@
+"""What --help says of each command."""
+
+EPILOG = """\
+exit codes: 0 nothing left to do; 64 bad usage; 65 drained, but this run parked a change; 69 database or API out of
+reach; 70 a fault of caspen-sync itself; 75 work is left (backing off, or out of time); 77 an account is paused because
+the API refused its token; 78 bad configuration
+"""
+
+MIGRATE = """\
+Brings the schema caspen_sync up to date. Safe to run twice, or from two hosts at once; refuses a schema that is newer
+than this program.
+"""
+RUN = """\
+Sends pending changes to the API and writes the answers back. Without --once it is the service: it works until SIGTERM
+or SIGINT, which let requests in flight finish and give the rest back; a second signal stops at once.
+"""
+STATUS = """\
+How each account is: what is pending and for how long, what is on the wire, backing off and parked, the budget, and
+whether it is paused, why, and until when; and which workers are alive.
+"""
+PARKED = """\
+Changes that the API refused, or that break its contract, wait here for a person. The others of their appointment go on.
+"""
+PARKED_LIST = """\
+The parked changes, oldest first, without their bodies.
+"""
+PARKED_SHOW = """\
+One parked change with everything about it. Prints its body and the API's words to it: mind who looks on.
+"""
+PARKED_RETRY = """\
+Makes parked changes pending again, each at its old place in the order: fields that newer changes of the same
+appointment have set since are left out, and that is said. In a terminal, the number of changes is asked back.
+"""
+PARKED_DISCARD = """\
+Gives parked changes up: they are never sent. In a terminal, the number of changes is asked back.
+"""
+PARKED_EDIT = """\
+Replaces what a parked change says and makes it pending again, as retry does. The new body comes from FILE, from
+standard input, or, in a terminal, from your $EDITOR; never from an argument, which the list of processes would show.
+"""
+ATTEMPTS = """\
+The requests that were made for one appointment, newest first: when, what came of it, and which changes it carried.
+"""
+PAUSE = """\
+Stops an account in every process until it is resumed. Requests on the wire finish; changes are taken in and wait.
+"""
+RESUME = """\
+Lets an account go on, whatever it is paused for: by hand, or because the API refused it, rejected everything, or was
+down.
+"""
+PRUNE = """\
+Deletes finished changes and attempts that are older than worker.retention_days, in small steps. What is pending or
+parked stays, and its attempts with it. The service does so by itself every hour; this is for where only cron jobs run.
+"""
+SANDBOX = """\
+A stand-in for the API that follows its contract, throttle and faults included. Point api.base_url at the address that
+it prints.
+"""
+DEMO = """\
+Starts a Postgres of its own and the sandbox, writes some hundred changes and works them off, with a short rate window
+so that it takes well under a minute. Leaves nothing behind.
+"""

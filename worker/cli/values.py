@@ -1,0 +1,51 @@
+"""What the values of arguments may be. Each function raises argparse.ArgumentTypeError for what they may not."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime, timedelta
+
+
+def seconds(text: str) -> float:
+    """A time span, in seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number above 0 that a bigint holds."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def since(text: str) -> datetime:
+    """A point in time: one that is given, or one so long ago."""
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
+    try:
+        if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 8:
+            return datetime.now(UTC) - timedelta(**{unit: int(text[:-1])})
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time such as 2026-11-24T08:30, nor one ago such as 12h"
+        ) from None
+
+
+def given(text: str) -> str:
+    """Any text but none."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; leave it out to mean any")
+    return text
+
+
+def count(text: str) -> int:
+    """How many changes the demo writes."""
+    if not text.isascii() or not text.isdigit() or not 10 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 10 to 100000")
+    return int(text)
