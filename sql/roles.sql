@@ -22,7 +22,7 @@ $$;
 GRANT USAGE ON SCHEMA caspen_sync TO caspen_sync_writer, caspen_sync_worker, caspen_sync_reader;
 
 -- writer: the application. It can insert changes and do nothing else, not even read them back.
-GRANT INSERT (account, appointment_id, changes, lane, source) ON caspen_sync.outbox TO caspen_sync_writer;
+GRANT INSERT (account, appointment_id, changes, lane, source, traceparent) ON caspen_sync.outbox TO caspen_sync_writer;
 
 -- worker: `run` and the operator's commands. It owns nothing and cannot change the schema.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA caspen_sync TO caspen_sync_worker;

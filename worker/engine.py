@@ -14,25 +14,23 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ParamSpec, TypeVar
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from worker import clock, times
 from worker.budget import BudgetWatch
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement
 from worker.config import Settings
-from worker.errors import DATABASE_FAULTS, CaspenSyncError, ConfigError, DatabaseUnreachable, ExitCode, first_of
+from worker.errors import DATABASE_FAULTS, ConfigError, ExitCode, first_of
+from worker.metrics import Metrics
+from worker.patience import Patience, Stopped
+from worker.pulse import Pulse
 from worker.report import Report, verdict
+from worker.runtime import Runtime
 from worker.sender import Sender
 from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
 from worker.token import TokenSource
 from worker.writeback import Tally, WriteBack
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 HEARTBEAT_S = 10.0
 # Nobody waits longer than this for a last good-bye that the database does not take.
@@ -61,8 +59,11 @@ class Engine:
         tokens: Mapping[str, TokenSource],
         *,
         log: Log,
+        metrics: Metrics | None = None,
+        runtime: Runtime | None = None,
         chance: random.Random | None = None,
     ) -> None:
+        """`runtime`: how long one run may take; None: as long as it does."""
         self._settings = settings
         self._store = store
         self._tokens = tokens
@@ -75,12 +76,16 @@ class Engine:
         self._woken = asyncio.Event()
         self._contended_s = CONTENDED_MIN_S
         self._progress_at = clock.now()
-        self._patience_s: float | None = None
+        self._runtime = runtime
         self._tried_tokens: dict[str, str] = {}
-        self._reread_tokens = False
-        # What is waited for. What a person has to mend ends the start, and one run; a service that worked waits on.
-        self._passing: tuple[type[CaspenSyncError], ...] = (DatabaseUnreachable,)
         self._parts = asyncio.TaskGroup()
+        self._metrics = metrics or Metrics()
+        self._metrics.begin(self._accounts)
+        self.pulse = Pulse()
+        self._patience = Patience(self._stopping, pulse=self.pulse, metrics=self._metrics, log=log)
+        self._patiently = self._patience.call
+        self.ready = asyncio.Event()
+        """Set once the accounts are registered and the work begins."""
         self.tally = Tally()
         self._sender = Sender(
             settings,
@@ -88,6 +93,7 @@ class Engine:
             caspen,
             tokens,
             stopping=self._stopping,
+            runtime=runtime,
             chance=chance or random.Random(),  # noqa: S311  jitter is no secret
             log=log,
         )
@@ -98,6 +104,8 @@ class Engine:
             settled=self._settled,
             give_up=self._gives_up,
             tally=self.tally,
+            metrics=self._metrics,
+            pulse=self.pulse,
             log=log,
         )
 
@@ -111,27 +119,31 @@ class Engine:
         self._woken.set()
 
     def reread_tokens(self) -> None:
-        """Has every token read again, changed or not."""
-        self._reread_tokens = True
+        """Reads every token again, changed or not. A refused account then tries another one at once."""
+        self._read_tokens(force=True)
         self.wake()
+
+    @property
+    def on_the_wire(self) -> int:
+        """How many claims this process holds: what it is sending or writing back."""
+        return self._on_the_wire.total()
 
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(Stopped):
             await self._working(self._serve_until_stopped)
         return Report(exit_code=ExitCode.OK, tally=self.tally)
 
-    async def run_once(self, *, max_runtime_s: float | None = None) -> Report:
-        """Works until nothing pending is due. `max_runtime_s`: after this many seconds nothing new is claimed."""
-        self._patience_s = ONCE_DATABASE_PATIENCE_S
+    async def run_once(self) -> Report:
+        """Works until nothing pending is due, or the time is up."""
+        self._patience.longest_s = ONCE_DATABASE_PATIENCE_S
         report: list[Report] = []
-        timer = asyncio.get_running_loop().call_later(max_runtime_s, self.stop) if max_runtime_s is not None else None
 
         async def until_drained() -> None:
             try:
                 outlooks, left = await self._work_until_nothing_is_due()
                 report.append(verdict(outlooks, left, self.tally, self._settings.api.base_url))
-            except _Stopped:
+            except Stopped:
                 # What is on the wire is still answered, and written back if the database returns in time.
                 await self._all_settled()
                 reason = "told to stop while the database was out of reach"
@@ -142,11 +154,7 @@ class Engine:
                 await self._all_settled()
                 raise
 
-        try:
-            await self._working(until_drained)
-        finally:
-            if timer:
-                timer.cancel()
+        await self._working(until_drained)
         return report[0]
 
     async def _working(self, loop: Callable[[], Awaitable[None]]) -> None:
@@ -155,8 +163,8 @@ class Engine:
         try:
             async with self._parts as parts:
                 await self._register()
-                if self._patience_s is None:
-                    self._passing = DATABASE_FAULTS
+                self._patience.has_worked()
+                self.ready.set()
                 heart = parts.create_task(self._heartbeats(started_at))
                 watch = parts.create_task(self._budget.run())
                 writer = parts.create_task(self._writer.run())
@@ -175,7 +183,7 @@ class Engine:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def _serve_until_stopped(self) -> None:
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(Stopped):
             while not self._stopping.is_set():
                 if not await self._claim_and_send():
                     outlooks = await self._look_out()
@@ -185,6 +193,9 @@ class Engine:
         """Returns what the accounts wait for and what is left, once it is nothing that this run waits for too."""
         leases_end_at: float | None = None
         while not self._stopping.is_set():
+            if self._runtime and self._runtime.claims_for_s <= 0:
+                self.stop()
+                break
             if await self._claim_and_send():
                 continue
             busy = +self._on_the_wire  # before the outlook: what is settled after it may make more due
@@ -231,39 +242,42 @@ class Engine:
             return False
         claims = await self._patiently(self._claim, capacities)
         for claim in claims:
-            self._on_the_wire[claim.account] += 1
+            self._count_on_the_wire(claim.account, 1)
             self._parts.create_task(self._send(claim))
         if claims:
             self._contended_s = CONTENDED_MIN_S
         return bool(claims or taken)
 
     async def _claim(self, capacities: Mapping[str, int]) -> list[Claim]:
-        return await self._store.claim(
+        began_at = clock.now()
+        claims = await self._store.claim(
             capacities,
             timeout_s=self._settings.api.timeout_s,
             lease_s=self._lease_s,
             max_changes=self._max_changes,
         )
+        self._metrics.claimed(clock.now() - began_at)
+        return claims
 
     async def _send(self, claim: Claim) -> None:
         self._writer.put(await self._sender.serve(claim))
 
     def _settled(self, batch: Sequence[Settlement]) -> None:
         for settlement in batch:
-            self._on_the_wire[settlement.claim.account] -= 1
+            self._count_on_the_wire(settlement.claim.account, -1)
+            if self._runtime:
+                self._runtime.answered(max((attempt.duration_s for attempt in settlement.attempts), default=0.0))
             if settlement.told:
                 self._budget.hear(settlement.told)
             if settlement.pause and settlement.pause.kind == "refused":
                 self._tried_tokens.pop(settlement.claim.account, None)  # it may have been replaced meanwhile
             if any(verdict.state for verdict in settlement.verdicts):
                 self._progress_at = clock.now()
-        self._log.info(
-            "batch_settled",
-            claims=len(batch),
-            requests=sum(len(settlement.attempts) for settlement in batch),
-            synced=sum(verdict.state == "synced" for settlement in batch for verdict in settlement.verdicts),
-        )
         self._woken.set()
+
+    def _count_on_the_wire(self, account: str, more: int) -> None:
+        self._on_the_wire[account] += more
+        self._metrics.in_flight(account, self._on_the_wire[account])
 
     def _capacities(self) -> dict[str, int]:
         """How many more requests each account may have on the wire; accounts that may have none are left out."""
@@ -272,16 +286,19 @@ class Engine:
 
     async def _refresh_tokens(self) -> None:
         """Reads what has changed, and lets a refused account try another token at once."""
-        force, self._reread_tokens = self._reread_tokens, False
+        self._read_tokens()
         for account, source in self._tokens.items():
-            try:
-                source.refresh(force=force)
-            except ConfigError as error:
-                self._log.warning("token_unreadable", error=str(error))
             if self._tried_tokens.get(account) != source.fingerprint:
                 if await self._patiently(self._store.fresh_token, account, source.fingerprint):
                     self._log.info("token_replaced", account=account)
                 self._tried_tokens[account] = source.fingerprint
+
+    def _read_tokens(self, *, force: bool = False) -> None:
+        for source in self._tokens.values():
+            try:
+                source.refresh(force=force)
+            except ConfigError as error:
+                self._log.warning("token_unreadable", error=str(error))
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -289,6 +306,8 @@ class Engine:
         """Seconds until something can be claimed, as far as is known; changes that commit meanwhile wake the loop."""
         capacities = self._capacities()
         ready = [o.ready_in_s for o in outlooks if o.ready_in_s is not None and o.account in capacities]
+        if self._runtime:
+            ready.append(max(CONTENDED_MIN_S, self._runtime.claims_for_s))
         wait_s = min([*ready, self._settings.worker.poll_s])
         if wait_s > 0:
             return wait_s
@@ -308,12 +327,14 @@ class Engine:
         return outlook.ready_in_s <= (0 if outlook.pause_kind in ("down", "rejected", "refused") else longest_s)
 
     async def _sleep(self, seconds: float) -> None:
+        self.pulse.beat("loop", rests_s=seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
 
     async def _all_settled(self) -> None:
         """Waits until every claim is written back."""
+        self.pulse.beat("loop", rests_s=self._lease_s)
         while +self._on_the_wire:
             self._woken.clear()
             if +self._on_the_wire:
@@ -325,34 +346,8 @@ class Engine:
                 await self._store.heartbeat(self._accounts, running_s=clock.now() - started_at)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _patiently(self, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the database, through its absences: the service for ever, one run for a minute, a stop not at all."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(self._passing),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=lambda state: self._patience_s is not None and (state.seconds_since_start or 0) >= self._patience_s,
-            sleep=self._sleep_unless_stopped,
-            before_sleep=self._complain,
-            reraise=True,
-        )
-        return await retrying(call, *args, **kwargs)
-
     def _gives_up(self, waited_s: float) -> bool:
         """Whether the write-back, which waited so long for the database, is to wait no longer."""
         if self._stopping.is_set():
             return waited_s > self._settings.api.timeout_s
-        return self._patience_s is not None and waited_s > self._patience_s
-
-    async def _sleep_unless_stopped(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-                raise _Stopped("database: out of reach when told to stop")
-
-    def _complain(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self._log.warning("database_waited_for", attempt=state.attempt_number, error=str(error))
-
-
-class _Stopped(DatabaseUnreachable):
-    """Told to stop while the database was out of reach."""
+        return self._patience.longest_s is not None and waited_s > self._patience.longest_s

@@ -22,6 +22,10 @@ class Change:
     attempts: int = 0
     superseded: frozenset[str] = frozenset()
     """Fields that newer changes have set in the meantime, because this one was parked when they were sent."""
+    age_s: float = 0.0
+    """Since it was written, when it was claimed."""
+    traceparent: str | None = field(default=None, repr=False)
+    """What the writer says of where it comes from; perhaps a W3C trace context."""
 
     @property
     def outdated(self) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from worker.database import understood
 from worker.errors import DatabaseRefused, SchemaMissing, SchemaTooNew
@@ -23,8 +24,10 @@ _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 # Any number, as long as nobody else locks it: the bytes of "caspen".
 _ADVISORY_LOCK = int.from_bytes(b"caspen", "big")
 
-# No migration waits long for a lock on the outbox, since whoever comes next would wait behind it.
-_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+# No migration waits long for a lock on the outbox, since writers that come next wait behind it. It lets them go on, and
+# tries again for as long.
+_LOCK_TIMEOUT = "SET lock_timeout = '1s'"
+BUSY_OUTBOX_S = 120
 # How long to wait for another host that is migrating.
 OTHER_HOST_S = 600
 # The one table that is not sharded by account, and so has no key of its own: the advisory lock keeps it right.
@@ -101,7 +104,17 @@ async def _alone(conn: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def _apply(conn: asyncpg.Connection, migration: Migration) -> None:
-    """Applies one migration, wholly or not at all."""
+    """Applies one migration, wholly or not at all, in a moment in which nobody holds what it has to lock."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(asyncpg.LockNotAvailableError),
+        wait=wait_random(0.5, 2.0),
+        stop=stop_after_delay(BUSY_OUTBOX_S),
+        reraise=True,
+    )
+    await retrying(_apply_once, conn, migration)
+
+
+async def _apply_once(conn: asyncpg.Connection, migration: Migration) -> None:
     try:
         async with conn.transaction():
             await conn.execute(migration.path.read_text(encoding="utf-8"), timeout=3600)

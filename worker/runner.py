@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import secrets
 import signal
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
-import asyncpg
 import structlog
 
 from worker.caspen import Caspen
 from worker.config import ApiSettings, Settings
 from worker.database import pool
 from worker.engine import Engine
-from worker.errors import ExitCode, first_of
-from worker.listen import listen
+from worker.errors import ExitCode
+from worker.metrics import Metrics
 from worker.migrate import require_current_schema
 from worker.report import Report
-from worker.retention import keep_retention
+from worker.runtime import Runtime
+from worker.service import serve
 from worker.store import Store
 from worker.telemetry import configure, log
 from worker.token import TokenSource
@@ -38,21 +37,24 @@ def worker_name() -> str:
 
 
 async def run(
-    settings: Settings, tokens: Mapping[str, TokenSource], *, once: bool, max_runtime_s: float | None = None
+    settings: Settings, tokens: Mapping[str, TokenSource], *, once: bool, ends_at: float | None = None
 ) -> Report:
-    """Runs the service until a signal, or one run until nothing pending is due. Raises CaspenSyncError."""
+    """Runs the service until a signal, or one run until nothing pending is due, or until `ends_at` by `clock.now()`.
+    Raises CaspenSyncError."""
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
-    logger = log()
+    logger, metrics = log(), Metrics()
+    runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
         _caspen(settings.api) as caspen,  # first: a bad api.ca_file is told even when the database is away
         pool(settings.database, max_size=POOL_SIZE) as connections,
     ):
         await require_current_schema(connections)
-        engine = Engine(settings, Store(connections, worker=name, retry=settings.retry), caspen, tokens, log=logger)
+        store = Store(connections, worker=name, retry=settings.retry)
+        engine = Engine(settings, store, caspen, tokens, log=logger, metrics=metrics, runtime=runtime)
         working = asyncio.ensure_future(
-            engine.run_once(max_runtime_s=max_runtime_s) if once else _serve(engine, settings, connections)
+            engine.run_once() if once else serve(engine, settings, connections, metrics=metrics, log=logger)
         )
         with _signals(engine, working):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
@@ -60,10 +62,11 @@ async def run(
                 report = await working
             except asyncio.CancelledError:
                 logger.warning("worker_stopped_at_once")
+                why = "out of time" if runtime and runtime.claims_for_s <= 0 else "stopped at once"
                 return Report(
                     exit_code=ExitCode.WORK_LEFT,
                     tally=engine.tally,
-                    reason="stopped at once; what was on the wire is sent again when its lease ends",
+                    reason=f"{why}; what was on the wire is sent again when its lease ends",
                 )
         logger.info("worker_stopped", exit_code=int(report.exit_code), **asdict(report.tally))
         return report
@@ -72,23 +75,6 @@ async def run(
 def _caspen(api: ApiSettings) -> Caspen:
     proxy = api.proxy.get_secret_value() if api.proxy else None
     return Caspen(api.base_url, timeout_s=api.timeout_s, ca_file=api.ca_file, proxy=proxy)
-
-
-async def _serve(engine: Engine, settings: Settings, connections: asyncpg.Pool) -> Report:
-    """The service, with what goes on beside it: retention, and LISTEN where the database is spoken to directly."""
-    days, chance = settings.worker.retention_days, random.Random()  # noqa: S311  when to prune is no secret
-    beside = [keep_retention(connections, retention_days=days, log=log(), chance=chance)]
-    if not settings.database.pgbouncer:
-        beside.append(listen(settings.database, engine.wake, log=log()))
-    try:
-        async with asyncio.TaskGroup() as parts:
-            tasks = [parts.create_task(part) for part in beside]
-            report = await engine.run_service()
-            for task in tasks:
-                task.cancel()
-    except BaseExceptionGroup as group:
-        raise first_of(group) from group
-    return report
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from worker.contract import check_appointment_id
 from worker.errors import CaspenSyncError, ConfigError
 from worker.merge import Breach, Change, fold, sift
 from worker.outcome import NotSent, Refused
+from worker.runtime import Runtime
 from worker.store import Store
 from worker.telemetry import Log
 from worker.token import TokenSource
@@ -37,6 +38,7 @@ class Sender:
         tokens: Mapping[str, TokenSource],
         *,
         stopping: asyncio.Event,
+        runtime: Runtime | None = None,
         chance: random.Random,
         log: Log,
         now: Callable[[], float] = clock.now,
@@ -46,6 +48,7 @@ class Sender:
         self._caspen = caspen
         self._tokens = tokens
         self._stopping = stopping
+        self._runtime = runtime
         self._chance = chance
         self._log = log
         self._now = now
@@ -120,6 +123,8 @@ class Sender:
             deadline = times.deadline(claim, slot, self._settings.api.timeout_s)
             if not times.may_start(self._now(), deadline, self._settings.api.timeout_s):
                 return False
+            if self._runtime:
+                deadline = min(deadline, self._runtime.requests_end_at)
             source = self._tokens[claim.account]
             token, fingerprint = source.token, source.fingerprint
             exchange = await self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)

@@ -209,18 +209,28 @@ def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
         pause_reason=row["pause_reason"],
         suspect=row["suspect"],
         changes=tuple(
-            _change(change_id, _body(text), attempts, newest)
-            for change_id, text, attempts in zip(
-                row["ids"] or (), row["changes"] or (), row["attempts"] or (), strict=True
-            )
+            _change(newest, *columns) for columns in zip(*(row[name] or () for name in _CHANGE_COLUMNS), strict=True)
         ),
         newest_id=row["newest_id"],
         slot=Slot(account=row["account"], number=row["slot"], free_at=row["slot_free_at"], taken_at=asked_at),
     )
 
 
-def _change(change_id: int, changes: Any, attempts: int, newest: Mapping[str, int]) -> Change:
-    return Change(id=change_id, changes=changes, attempts=attempts, superseded=superseded(changes, change_id, newest))
+_CHANGE_COLUMNS = ("ids", "changes", "attempts", "ages_s", "traceparents")
+
+
+def _change(
+    newest: Mapping[str, int], change_id: int, text: str | None, attempts: int, age_s: float, traceparent: str | None
+) -> Change:
+    changes = _body(text)
+    return Change(
+        id=change_id,
+        changes=changes,
+        attempts=attempts,
+        superseded=superseded(changes, change_id, newest),
+        age_s=age_s,
+        traceparent=traceparent,
+    )
 
 
 def _body(text: str | None) -> Any:

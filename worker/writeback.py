@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import asyncpg
+import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from worker.claims import RunUpKind, Settlement, Written
 from worker.errors import DATABASE_FAULTS
+from worker.metrics import Metrics
+from worker.pulse import Pulse
 from worker.store import Store
 from worker.telemetry import Log
 
@@ -50,6 +53,8 @@ class WriteBack:
         settled: Callable[[Sequence[Settlement]], None],
         give_up: Callable[[float], bool],
         tally: Tally,
+        metrics: Metrics,
+        pulse: Pulse,
         log: Log,
     ) -> None:
         """`rest_s`: how long a slot of each account cools. `settled` hears of each batch that is written. `give_up` is
@@ -59,7 +64,10 @@ class WriteBack:
         self._settled = settled
         self._give_up = give_up
         self._tally = tally
+        self._metrics = metrics
+        self._pulse = pulse
         self._log = log
+        self._batches = 0
         self._waiting: asyncio.Queue[Settlement | None] = asyncio.Queue()
 
     def put(self, settlement: Settlement) -> None:
@@ -75,6 +83,7 @@ class WriteBack:
         closing = False
         while not closing:
             batch: list[Settlement] = []
+            self._pulse.rest("write_back")
             settlement = await self._waiting.get()
             while settlement is not None:
                 batch.append(settlement)
@@ -83,7 +92,10 @@ class WriteBack:
                 settlement = self._waiting.get_nowait()
             closing = settlement is None
             if batch:
+                self._batches += 1
+                structlog.contextvars.bind_contextvars(batch=self._batches)
                 await self._write(batch)
+                self._report_batch(batch)
                 self._settled(batch)
 
     async def _write(self, batch: Sequence[Settlement]) -> None:
@@ -91,6 +103,7 @@ class WriteBack:
             retry=retry_if_exception_type(DATABASE_FAULTS),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             stop=lambda state: self._give_up(state.seconds_since_start or 0.0),
+            before=lambda _: self._pulse.beat("write_back"),
             before_sleep=self._complain,
             reraise=True,
         )
@@ -102,6 +115,7 @@ class WriteBack:
         except asyncpg.PostgresError as error:
             await self._write_apart(batch, error)
             return
+        self._metrics.settled(batch, written)
         self._count(batch, written.lost)
         self._report_accounts(batch, written)
         await self._reinstate(written.reinstate)
@@ -140,6 +154,7 @@ class WriteBack:
 
     def _complain(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        self._metrics.database_failed()
         self._log.warning("write_back_waits", attempt=state.attempt_number, error=str(error))
 
     def _count(self, batch: Sequence[Settlement], lost: Sequence[Settlement]) -> None:
@@ -164,6 +179,14 @@ class WriteBack:
             tally.folded += max(0, synced - 1)
             tally.mismatches += bool(settlement.mismatches)
             self._report(settlement)
+
+    def _report_batch(self, batch: Sequence[Settlement]) -> None:
+        self._log.info(
+            "batch_settled",
+            claims=len(batch),
+            requests=sum(len(settlement.attempts) for settlement in batch),
+            synced=sum(verdict.state == "synced" for settlement in batch for verdict in settlement.verdicts),
+        )
 
     def _report_failures(self, batch: Sequence[Settlement]) -> None:
         """One line a batch, so that an outage is seen without a line for each request."""

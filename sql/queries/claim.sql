@@ -3,7 +3,8 @@
 -- In:  $1 accounts text[], $2 most claims for each of them int[], $3 worker text, $4 request timeout float8 (s),
 --      $5 lease float8 (s), $6 most changes of one appointment int, $7 largest body int (bytes); of a
 --      larger one only the id comes back.
--- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order.
+-- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order, each with its age
+--      float8 (s).
 --
 -- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
 -- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
@@ -143,7 +144,7 @@ WITH asked AS MATERIALIZED (
     -- A lock is taken on a row's newest version, while the outbox is read as of this statement's start. Where another
     -- worker claimed and settled the appointment in between, or a person brought back a change, the two disagree, the
     -- token or `again` tells, and the row is left.
-    SELECT c.account, c.appointment_id, f.slot, seen.newest_id, p.ids, p.changes, p.attempts, newer.set_by
+    SELECT c.account, c.appointment_id, f.slot, seen.newest_id, p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
     FROM chosen c
     JOIN free f USING (account, nth)
     JOIN caspen_sync.queue seen
@@ -152,9 +153,11 @@ WITH asked AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT array_agg(o.id ORDER BY o.id) AS ids,
                array_agg(CASE WHEN octet_length(o.changes::text) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
-               array_agg(o.attempts ORDER BY o.id) AS attempts
+               array_agg(o.attempts ORDER BY o.id) AS attempts,
+               array_agg((extract(epoch FROM now() - o.created_at))::float8 ORDER BY o.id) AS ages_s,
+               array_agg(left(o.traceparent, 64) ORDER BY o.id) AS traceparents -- 55 characters, if it is one
         FROM (
-            SELECT o.id, o.changes, o.attempts
+            SELECT o.id, o.changes, o.attempts, o.created_at, o.traceparent
             FROM caspen_sync.outbox o
             WHERE o.account = c.account AND o.appointment_id = c.appointment_id AND o.state = 'pending'
             ORDER BY o.id
@@ -190,7 +193,7 @@ WITH asked AS MATERIALIZED (
 )
 SELECT l.account, l.appointment_id, l.token, l.lane, l.failures, l.part_size, s.probing, s.pause_reason,
        coalesce(l.turned_away_at < s.welcomed_at, false) AS suspect,
-       m.newest_id, m.ids, m.changes, m.attempts, m.set_by, t.slot, t.free_at AS slot_free_at
+       m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, t.slot, t.free_at AS slot_free_at
 FROM matched m
 JOIN leased l USING (account, appointment_id)
 JOIN taken t USING (account, slot)

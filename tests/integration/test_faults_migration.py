@@ -1,4 +1,5 @@
-"""Migration 0003 on a database that has run for a while: what it computes, what it grants, whom it keeps waiting."""
+"""Migrations 0003 and 0004 on a database that has run for a while: what they compute, what they grant, whom they keep
+waiting."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ async def earlier(empty_database: str) -> AsyncIterator[Database]:
 async def test_which_change_set_each_field_is_computed_where_it_is_needed(earlier: Database) -> None:
     """For appointments with something parked or pending, out of what was synced; for no other."""
     conn = await asyncpg.connect(earlier.dsn)
-    assert [migration.number for migration in await migrate(conn)] == [3]
+    assert [migration.number for migration in await migrate(conn)] == [3, 4]
     await conn.close()
     rows = await earlier.rows("SELECT appointment_id, set_by FROM caspen_sync.appointment")
     assert {row["appointment_id"]: json.loads(row["set_by"]) for row in rows} == {
@@ -81,7 +82,7 @@ async def test_the_rights_arrive_without_the_roles_being_made_again(earlier: Dat
     to the one, and to the other nothing that holds a body."""
     old_roles = "\n".join(
         line
-        for line in roles().replace("caspen_sync.run_up, ", "").splitlines()
+        for line in roles().replace("caspen_sync.run_up, ", "").replace(", traceparent", "").splitlines()
         if "action, at, who" not in line and "caspen_sync.intervention" not in line
     )
     conn = await asyncpg.connect(earlier.dsn)
@@ -97,6 +98,11 @@ async def test_the_rights_arrive_without_the_roles_being_made_again(earlier: Dat
         )
         await worker.execute(
             "INSERT INTO caspen_sync.intervention (account, action, who) VALUES ('default', 'pause', 'me')"
+        )
+    async with connected_with(earlier, "caspen_sync_writer") as writer:
+        await writer.execute(
+            "INSERT INTO caspen_sync.outbox (appointment_id, changes, traceparent) "
+            "VALUES ('app_x', '{\"note\": null}', 'x')"
         )
     async with connected_with(earlier, "caspen_sync_reader") as reader:
         await reader.execute("SELECT * FROM caspen_sync.run_up")

@@ -91,7 +91,7 @@ async def test_a_slow_migration_is_waited_for(empty_database: str) -> None:
 
     async def waited_for_long() -> bool:
         return waiting.done() or await watcher.fetchval(
-            "SELECT waitstart < clock_timestamp() - interval '5.5 s' FROM pg_locks WHERE pid = $1 AND NOT granted",
+            "SELECT waitstart < clock_timestamp() - interval '1.5 s' FROM pg_locks WHERE pid = $1 AND NOT granted",
             second.get_server_pid(),
         )
 
@@ -106,7 +106,7 @@ async def test_a_migration_does_not_queue_up_before_writers(database: Database) 
     """A migration that cannot get its lock on the outbox gives up soon, and writers go on."""
     writer, host = await asyncio.gather(*(asyncpg.connect(database.dsn) for _ in range(2)))
     await migrate(host)
-    assert await host.fetchval("SHOW lock_timeout") == "5s"
+    assert await host.fetchval("SHOW lock_timeout") == "1s"
     await host.execute("SET lock_timeout = '100ms'")
     await writer.execute("BEGIN")
     await database.write("app_1", {"note": NOTE}, conn=writer)
@@ -115,6 +115,27 @@ async def test_a_migration_does_not_queue_up_before_writers(database: Database) 
         await altering
     await database.write("app_2", {"note": NOTE})
     await writer.execute("COMMIT")
+    await writer.close()
+    await host.close()
+
+
+async def test_a_migration_waits_for_its_moment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a writer's transaction is open for longer, the migration lets other writers go on, again and again, and is
+    applied once the writer is done."""
+    monkeypatch.setattr("worker.migrate._LOCK_TIMEOUT", "SET lock_timeout = '100ms'")
+    async with database.pool.acquire() as conn:
+        await conn.execute("ALTER TABLE caspen_sync.outbox DROP COLUMN traceparent")
+        await conn.execute("DELETE FROM caspen_sync.migration WHERE number = 4")
+    writer, host = await asyncio.gather(*(asyncpg.connect(database.dsn) for _ in range(2)))
+    await writer.execute("BEGIN")
+    await database.write("app_1", {"note": NOTE}, conn=writer)
+    migrating = asyncio.create_task(migrate(host))
+    for number in range(20):
+        await database.write(f"app_{number + 2}", {"note": NOTE})
+        await asyncio.sleep(0.1)
+    assert not migrating.done()
+    await writer.execute("COMMIT")
+    assert [migration.number for migration in await migrating] == [4]
     await writer.close()
     await host.close()
 

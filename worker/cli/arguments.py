@@ -55,7 +55,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "--max-runtime",
         type=values.seconds,
         metavar="S",
-        help="with --once: claim nothing new after S seconds; requests on the wire then still finish",
+        help="with --once: end after S seconds; claims end a little earlier, so that hardly a request is cut off",
     )
     _add_common(command)
     command.set_defaults(handler="run:run")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
+from worker import clock
 from worker.cli.messages import complain
 from worker.cli.settings import settings_from
 from worker.config import Settings
 from worker.database import connection, understood
-from worker.errors import ExitCode, UsageError
+from worker.errors import DatabaseUnreachable, ExitCode, UsageError
 from worker.migrate import require_current_schema
 from worker.token import TokenSource
+
+T = TypeVar("T")
+
+# What is being written back when the time is up has this much longer, in seconds.
+GRACE_S = 0.4
 
 
 def run(args: argparse.Namespace) -> int:
     """Works, and says in one line why when it does not end with 0."""
+    ends_at = None if args.max_runtime is None else clock.now() + args.max_runtime
     if args.max_runtime is not None and not args.once:
         raise UsageError("run: --max-runtime goes with --once")
     settings = settings_from(args)
@@ -23,16 +32,25 @@ def run(args: argparse.Namespace) -> int:
         # A cron job that went well says nothing.
         settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})
     tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
-    if args.once and asyncio.run(_idle(settings)):
+    if args.once and asyncio.run(_in_time(_idle(settings), ends_at)):
         return ExitCode.OK
 
     # The idle cron run ends above, without these and what they import.
     from worker.runner import run as run_engine
 
-    report = asyncio.run(run_engine(settings, tokens, once=args.once, max_runtime_s=args.max_runtime))
+    report = asyncio.run(_in_time(run_engine(settings, tokens, once=args.once, ends_at=ends_at), ends_at))
     if report.reason:
         complain(report.reason)
     return report.exit_code
+
+
+async def _in_time(work: Awaitable[T], ends_at: float | None) -> T:
+    """What the work returns. It ends by itself; only where the database does not answer it is cut short."""
+    try:
+        async with asyncio.timeout(None if ends_at is None else ends_at - clock.now() + GRACE_S):
+            return await work
+    except TimeoutError:
+        raise DatabaseUnreachable("database: no answer within --max-runtime") from None
 
 
 async def _idle(settings: Settings) -> bool:
