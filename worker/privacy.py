@@ -108,6 +108,7 @@ FIELDS: Mapping[str, Check] = {
     "reason": _text,
     "reasons": _counts,
     "fields": _all(_word),
+    "parts": _all(_word),
     "at": _all(_text),
     "logger": _text,
     # how much

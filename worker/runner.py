@@ -24,6 +24,7 @@ from worker.report import Report
 from worker.runtime import Runtime
 from worker.service import serve
 from worker.store import Store
+from worker.systemd import Notifier
 from worker.telemetry import configure, log
 from worker.token import TokenSource
 
@@ -44,7 +45,7 @@ async def run(
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
-    logger, metrics = log(), Metrics()
+    logger, metrics, notifier = log(), Metrics(), Notifier()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
         _caspen(settings.api) as caspen,  # first: a bad api.ca_file is told even when the database is away
@@ -54,9 +55,11 @@ async def run(
         store = Store(connections, worker=name, retry=settings.retry)
         engine = Engine(settings, store, caspen, tokens, log=logger, metrics=metrics, runtime=runtime)
         working = asyncio.ensure_future(
-            engine.run_once() if once else serve(engine, settings, connections, metrics=metrics, log=logger)
+            engine.run_once()
+            if once
+            else serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=logger)
         )
-        with _signals(engine, working):
+        with _signals(engine, working, notifier):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working
@@ -78,7 +81,7 @@ def _caspen(api: ApiSettings) -> Caspen:
 
 
 @contextlib.contextmanager
-def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
+def _signals(engine: Engine, working: asyncio.Future[Report], notifier: Notifier) -> Iterator[None]:
     """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
     again."""
     asked_before = False
@@ -88,15 +91,23 @@ def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
         if asked_before:
             working.cancel()
         else:
-            log().info("draining")
+            log().info("draining", claims=engine.on_the_wire)
+            notifier.stopping()
         asked_before = True
         engine.stop()
+
+    def asked_to_reload() -> None:
+        notifier.reloading()
+        engine.reread_tokens()
+        log().info("tokens_read_again")
+        if engine.ready.is_set():
+            notifier.ready()
 
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, asked_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, engine.reread_tokens)
+    loop.add_signal_handler(signal.SIGHUP, asked_to_reload)
     try:
         yield
     finally:

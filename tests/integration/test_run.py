@@ -194,18 +194,6 @@ async def test_accounts_have_tokens_budgets_and_states_of_their_own(database: Da
     assert [tuple(row) for row in rows] == [("north", "north")]
 
 
-async def test_max_runtime_ends_a_run_with_work_left(database: Database) -> None:
-    """--max-runtime: nothing new is claimed after it, what is on the wire is written back, exit 75."""
-    for number in range(50):
-        await database.write(f"app_{number}", {"note": NOTE})
-    async with Sandbox(SandboxSettings(tokens=(TOKEN,), latency_s=0.3)) as sandbox:
-        env = environment(database.dsn, sandbox.base_url, {"ACCOUNTS__DEFAULT__CONCURRENCY": "2"})
-        ended = await command("run", "--once", "--max-runtime", "1", env=env)
-        assert ended.exit_code == 75
-        assert (await database.states())["synced"] == len(sandbox.log) < 50
-    assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE leased_until IS NOT NULL") == 0
-
-
 async def test_a_signal_drains_and_releases(database: Database) -> None:
     """SIGTERM in the middle of 50 requests: all are answered and written back, nothing stays leased, exit 0."""
     for number in range(200):
