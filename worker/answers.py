@@ -124,6 +124,11 @@ def budget(status: int, headers: Headers) -> tuple[int | None, int | None]:
     return _count(headers, "X-RateLimit-Limit") or None, _count(headers, "X-RateLimit-Remaining")
 
 
+def date_told(headers: Headers) -> float | None:
+    """Unix time by the clock of whoever answered; None when the answer has no Date, or one that is none."""
+    return next(map(_http_date, headers.getall("Date", [])), None)
+
+
 def _is_rejection(status: int) -> bool:
     return 400 <= status < 500 and status not in _NOT_DONE | _THE_TOKEN | {429}
 
@@ -239,7 +244,7 @@ def _size(value: object) -> int:
 
 def _hints(headers: Headers, wall_s: float) -> tuple[float, ...]:
     """Seconds to wait, out of Retry-After and X-RateLimit-Reset. Nothing, zero, the past and nonsense are no hint."""
-    sent_at = next(map(_http_date, headers.getall("Date", [])), None)
+    sent_at = date_told(headers)
     if sent_at is None or abs(sent_at - wall_s) > DATE_TOLERANCE_S:
         sent_at = wall_s
     waits: list[float] = []

@@ -21,7 +21,7 @@ import aiohttp
 from yarl import URL
 
 from worker import __version__, clock
-from worker.answers import ANSWER_MAX_BYTES, CUT_SHORT, TOO_LONG, Answer, budget, understood, wants_body
+from worker.answers import ANSWER_MAX_BYTES, CUT_SHORT, TOO_LONG, Answer, budget, date_told, understood, wants_body
 from worker.contract import check_appointment_id
 from worker.outcome import Exchange, NotSent, Outcome, Unknown
 from worker.tls import client_context
@@ -29,6 +29,10 @@ from worker.tls import client_context
 
 class TooLate(Exception):
     """The deadline left no room to start a request."""
+
+
+class SentBefore(Exception):
+    """aiohttp is about to send the request a second time: it does so with a GET whose connection broke, unasked."""
 
 
 class SpokeFirst(aiohttp.ClientConnectionError):
@@ -54,6 +58,11 @@ class _Attempt:
     sent: bool = False
     limit: int | None = None
     remaining: int | None = None
+    date_s: float | None = None
+
+
+# An id that no appointment has: whoever asks for it is told whether the token is accepted, and nothing about anybody.
+NOBODY = "caspen-sync-check"
 
 
 class Caspen:
@@ -109,21 +118,35 @@ class Caspen:
         `deadline`, by `clock.now()`, is when the request has to be over. It is looked at a last time when the first
         byte is about to be written, so that a process that was stopped in between sends nothing.
         """
-        started_at = self._now()
-        attempt = _Attempt(deadline)
         if problem := check_appointment_id(appointment_id):
-            outcome: Outcome = NotSent(reason=str(problem))
-        else:
-            outcome = await self._exchange(appointment_id, body, token, attempt)
+            now = self._now()
+            return Exchange(outcome=NotSent(reason=str(problem)), started_at=now, ended_at=now)
+        data = json.dumps(body, separators=(",", ":")).encode()
+        return await self._exchange("POST", appointment_id, data, token, deadline)
+
+    async def ask(self, *, token: str, deadline: float) -> Exchange:
+        """GETs an appointment that nobody has: the cheapest way to learn whether a token is accepted, which a 404 then
+        says. It counts against the budget as any request; `deadline` is as for `send`."""
+        return await self._exchange("GET", NOBODY, None, token, deadline)
+
+    async def _exchange(
+        self, method: str, appointment_id: str, data: bytes | None, token: str, deadline: float
+    ) -> Exchange:
+        attempt = _Attempt(deadline)
+        started_at = self._now()
+        outcome = await self._outcome(method, appointment_id, data, token, attempt)
         return Exchange(
             outcome=outcome,
             started_at=started_at,
             ended_at=self._now(),
             limit=attempt.limit,
             remaining=attempt.remaining,
+            date_s=attempt.date_s,
         )
 
-    async def _exchange(self, appointment_id: str, body: dict[str, Any], token: str, attempt: _Attempt) -> Outcome:
+    async def _outcome(
+        self, method: str, appointment_id: str, data: bytes | None, token: str, attempt: _Attempt
+    ) -> Outcome:
         if self._session is None:
             raise RuntimeError("a Caspen sends only within its `async with`")
         remaining = min(self._timeout_s, attempt.deadline - self._now())
@@ -133,9 +156,10 @@ class Caspen:
             url = URL(f"{self._base_url}/appointments/{quote(appointment_id, safe='')}", encoded=True)
             async with (
                 asyncio.timeout(remaining),
-                self._session.post(
+                self._session.request(
+                    method,
                     url,
-                    data=json.dumps(body, separators=(",", ":")).encode(),
+                    data=data,
                     headers={"Authorization": f"Bearer {token}"},
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None),
@@ -144,11 +168,14 @@ class Caspen:
                 ) as response,
             ):
                 attempt.limit, attempt.remaining = budget(response.status, response.headers)
+                attempt.date_s = date_told(response.headers)
                 return understood(await _read(response), token=token, wall_s=time.time())
         except TooLate:
             return NotSent(reason="no time left in the claim", late=True)
         except SpokeFirst:
             return NotSent(reason="the server spoke before it was asked; that connection is closed")
+        except SentBefore:
+            return Unknown(reason="the connection ended without an answer")
         except TimeoutError:
             if attempt.sent:
                 return Unknown(reason=f"no answer within {remaining:.3g} s")
@@ -164,6 +191,8 @@ class Caspen:
         A proxy's CONNECT does not come by here, and rightly so: it holds nothing of the request.
         """
         attempt: _Attempt = context.trace_request_ctx
+        if attempt.sent:
+            raise SentBefore
         if self._now() >= attempt.deadline:
             raise TooLate
         attempt.sent = True

@@ -98,3 +98,5 @@ class Exchange:
     """X-RateLimit-Limit of the answer: how many requests a window holds."""
     remaining: int | None = None
     """X-RateLimit-Remaining: how many more the API would have taken when it counted this one."""
+    date_s: float | None = None
+    """The Date of the answer, in Unix time: whole seconds, rounded down."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 from worker import __version__
 from worker.cli import descriptions, values
 from worker.errors import ExitCode
+
+# In the words of argparse, which go on with the value.
+_GIVEN_TO_A_FLAG = re.compile(r"ignored explicit argument .*", re.DOTALL)
 
 Commands = Any  # argparse keeps the class of its subcommands' collection to itself
 
@@ -25,6 +29,8 @@ class _Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
+        """Says what is wrong, without what was given to an option that takes nothing: it may have been a token, too."""
+        message = _GIVEN_TO_A_FLAG.sub("takes no value", message)
         self.print_usage(sys.stderr)
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE)
@@ -64,6 +70,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_parked(commands)
     _add_attempts(commands)
     _add_pause(commands)
+    _add_check(commands)
 
     command = commands.add_parser(
         "prune", help="delete what is older than the retention", description=descriptions.PRUNE
@@ -94,6 +101,23 @@ def _add_status(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="for programs")
     _add_common(command)
     command.set_defaults(handler="status:run")
+
+
+def _add_check(commands: Commands) -> None:
+    command = commands.add_parser(
+        "check",
+        help="what is wrong, and how to mend it",
+        description=descriptions.CHECK,
+        epilog=descriptions.CHECK_EPILOG,
+    )
+    command.add_argument(
+        "--token",
+        action="store_true",
+        help="ask the API once for each account whether it accepts the token; each costs a request of the budget",
+    )
+    command.add_argument("--json", action="store_true", help="for programs: an array of objects")
+    _add_common(command)
+    command.set_defaults(handler="check:run")
 
 
 def _add_parked(commands: Commands) -> None:

@@ -48,6 +48,15 @@ RESUME = """\
 Lets an account go on, whatever it is paused for: by hand, or because the API refused it, rejected everything, or was
 down.
 """
+CHECK = """\
+Looks at everything that the worker needs, from the configuration to the listen address, and says of each thing whether
+it is well or how to mend it. Writes nothing, holds up nobody, and takes 20 s at most. --token asks the API as well, and
+takes a slot of the budget for it.
+"""
+CHECK_EPILOG = """\
+exit codes: 0 nothing failed, though there may be warnings; else that of the worst that did: 78 configuration, schema or
+rights, 69 database or API out of reach, 77 the API refused a token; 64 bad usage; 70 a fault of caspen-sync itself
+"""
 PRUNE = """\
 Deletes finished changes and attempts that are older than worker.retention_days, in small steps. What is pending or
 parked stays, and its attempts with it. The service does so by itself every hour; this is for where only cron jobs run.

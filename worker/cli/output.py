@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from worker.privacy import printable
 
@@ -31,6 +32,18 @@ def print_json(value: Any) -> None:
     """One JSON document; dataclasses are objects, times are ISO 8601. No character in it steers a terminal."""
     text = json.dumps(value, default=_plain, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
     print(_UNSEEN.sub(_escaped, text))
+
+
+Colour = Literal["green", "yellow", "red", "grey"]
+
+_COLOURS: dict[Colour, int] = {"green": 32, "yellow": 33, "red": 31, "grey": 90}
+
+
+def paint(text: str, colour: Colour) -> str:
+    """In this colour where stdout is a terminal that shows some, and nobody set NO_COLOR (no-color.org)."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
 def local_time(at: datetime) -> str:
