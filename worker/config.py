@@ -240,14 +240,22 @@ def _is_proxy(value: str) -> bool:
 
 
 def find_config(flag: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The file to read, by precedence; None when there is none. A file that was named and is missing is an error."""
+    """The file to read, by precedence; None when there is none. Raises ConfigError when a file that was named is
+    missing, or when it cannot be seen whether there is one."""
     named = flag or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
     if named is not None:
-        if not named.is_file():
+        if not _is_file(named):
             origin = "--config" if flag else f"${ENV_CONFIG}"
             raise ConfigError(f"{origin} names {named}, which is no file; the source has a config.example.toml to copy")
         return named
-    return next((path for path in DEFAULT_FILES if path.is_file()), None)
+    return next((path for path in DEFAULT_FILES if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # such as a folder that this user may not enter
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def variables_that_set(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -267,6 +275,17 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     variables = _with_names_of(file_values, variables)
     layers = [("command line", flags or {}), ("environment", variables), (str(path), file_values)]
     return validated(_over(_over(file_values, variables), flags or {}), layers=layers)
+
+
+def load_file(path: Path) -> Settings:
+    """Settings out of this file alone, as a process has them that does not share our environment. Raises
+    ConfigError."""
+    return validated(_read(path), origin=str(path))
+
+
+def variables_set(environ: Iterable[str] = os.environ) -> list[str]:
+    """The names of the environment's variables that are settings."""
+    return sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in _ENV_ELSEWHERE)
 
 
 def validated(
@@ -329,12 +348,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _refuse_unknown_variables(environ: Iterable[str]) -> None:
     """Nested names are checked with everything else; a first level that is no section would go unnoticed."""
-    for name in environ:
-        if name.startswith(ENV_PREFIX) and name not in _ENV_ELSEWHERE:
-            section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
-            if section not in Settings.model_fields:
-                known = ", ".join(Settings.model_fields)
-                raise ConfigError(f"environment: {name} names no setting; the sections are {known}")
+    for name in variables_set(environ):
+        section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if section not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise ConfigError(f"environment: {name} names no setting; the sections are {known}")
 
 
 def _complaint(detail: Any) -> str:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from worker import journald
+
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
 # A password such as "clinic" would black out half of what an outage is diagnosed by, and by that be given away.
@@ -199,11 +201,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def say(message: str) -> None:
+def say(message: str, level: str = "error") -> None:
     """A line for a person, or several, on stderr. The exit code stands even when nobody can read them."""
+    level_mark = journald.prefix(level) if journald.stderr_leads_there() else ""
     with contextlib.suppress(OSError, ValueError):
         for line in redacted(message).splitlines():
-            print(f"caspen-sync: {printable(line)}", file=sys.stderr)
+            print(f"{level_mark}caspen-sync: {printable(line)}", file=sys.stderr)
 
 
 def say_crashed(error: BaseException) -> None:
@@ -251,7 +254,7 @@ class _Records(logging.Handler):
 def _say_plainly(level: str, event: str, fields: Mapping[str, Any]) -> None:
     """Until the log is set up, and in commands that have none."""
     event_as_said = screened(None, level, {"level": level, "event": event, **fields})
-    say(" ".join(f"{name}={value}" for name, value in event_as_said.items() if value is not None))
+    say(" ".join(f"{name}={value}" for name, value in event_as_said.items() if value is not None), level)
 
 
 _report: Report = _say_plainly

@@ -1,4 +1,4 @@
-"""Logs: structured events on stderr, as JSON for machines and coloured lines for a terminal.
+"""Logs: structured events on stderr, as JSON for machines and coloured lines for a terminal; journald learns the level.
 
 An event has a stable name; what it is about stands in fields. Which fields there are, and what they may hold, stands in
 `worker.privacy`.
@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from worker import privacy
+from worker import journald, privacy
 from worker.config import LogSettings
 
 Log = Any  # structlog's loggers are typed by what they wrap, which is nobody's business here
@@ -28,13 +28,14 @@ def configure(settings: LogSettings) -> None:
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderers = [renderer, _with_level] if journald.stderr_leads_there() else [renderer]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             privacy.screened,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
@@ -53,6 +54,11 @@ class _Stderr:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def _with_level(_logger: Any, level: str, line: str) -> str:
+    """The last of structlog's processors under systemd."""
+    return journald.prefix(level) + line
 
 
 def _report(level: str, event: str, fields: Mapping[str, Any]) -> None:

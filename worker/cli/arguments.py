@@ -78,6 +78,8 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_common(command)
     command.set_defaults(handler="prune:run")
 
+    _add_unit(commands)
+
     command = commands.add_parser("sandbox", help="a stand-in for the API", description=descriptions.SANDBOX)
     if "sandbox" in arguments:
         from worker.sandbox.command import add_arguments
@@ -189,6 +191,19 @@ def _add_pause(commands: Commands) -> None:
     command.add_argument("--reason", metavar="TEXT", help="why; it is kept beside who and when")
     _add_common(command)
     command.set_defaults(handler="pause:run_resume")
+
+
+def _add_unit(commands: Commands) -> None:
+    unit = commands.add_parser("unit", help="a systemd unit, or a line for cron", description=descriptions.UNIT)
+    kinds = unit.add_subparsers(title="kinds", metavar="KIND", required=True, parser_class=_Parser, dest="kind")
+
+    service = kinds.add_parser("service", help="the service", description=descriptions.UNIT_SERVICE)
+    service.add_argument("--once", action="store_true", help="the one that the timer starts: run --once")
+    kinds.add_parser("timer", help="starts it each minute", description=descriptions.UNIT_TIMER)
+    cron = kinds.add_parser("cron", help="a line for /etc/cron.d", description=descriptions.UNIT_CRON)
+    for command in (service, cron):
+        command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
+    unit.set_defaults(handler="unit:run")
 
 
 def _add_filters(command: argparse.ArgumentParser) -> None:

@@ -61,6 +61,19 @@ PRUNE = """\
 Deletes finished changes and attempts that are older than worker.retention_days, in small steps. What is pending or
 parked stays, and its attempts with it. The service does so by itself every hour; this is for where only cron jobs run.
 """
+UNIT = """\
+Prints what starts caspen-sync on this host, with the paths of this installation and of the configuration that is found.
+What may keep it from working is said on stderr.
+"""
+UNIT_SERVICE = """\
+The service, hardened; systemd hands configuration and tokens over. Its first lines say where to save it.
+"""
+UNIT_TIMER = """\
+The timer that starts the unit of unit service --once each minute: cron's job, done by systemd.
+"""
+UNIT_CRON = """\
+A line for /etc/cron.d that starts run --once each minute.
+"""
 SANDBOX = """\
 A stand-in for the API that follows its contract, throttle and faults included. Point api.base_url at the address that
 it prints.
