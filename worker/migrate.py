@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from worker.database import understood
 from worker.errors import DatabaseRefused, SchemaMissing, SchemaTooNew
@@ -105,6 +104,8 @@ async def _alone(conn: asyncpg.Connection) -> AsyncIterator[None]:
 
 async def _apply(conn: asyncpg.Connection, migration: Migration) -> None:
     """Applies one migration, wholly or not at all, in a moment in which nobody holds what it has to lock."""
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random  # not in an idle run
+
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(asyncpg.LockNotAvailableError),
         wait=wait_random(0.5, 2.0),
