@@ -26,6 +26,7 @@ from worker.service import serve
 from worker.store import Store
 from worker.telemetry import configure, log
 from worker.token import TokenSource
+from worker.tracing import Ending, traced
 
 # One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes.
 POOL_SIZE = 5
@@ -47,6 +48,7 @@ async def run(
     logger, metrics = log(), Metrics()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
+        traced(settings.api.base_url, worker=name, log=logger, ends_at=ends_at) as ending,
         _caspen(settings.api) as caspen,  # first: a bad api.ca_file is told even when the database is away
         pool(settings.database, max_size=POOL_SIZE) as connections,
     ):
@@ -56,7 +58,7 @@ async def run(
         working = asyncio.ensure_future(
             engine.run_once() if once else serve(engine, settings, connections, metrics=metrics, log=logger)
         )
-        with _signals(engine, working):
+        with _signals(engine, working, ending, drains_within_s=settings.api.timeout_s):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working
@@ -78,7 +80,9 @@ def _caspen(api: ApiSettings) -> Caspen:
 
 
 @contextlib.contextmanager
-def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
+def _signals(
+    engine: Engine, working: asyncio.Future[Report], ending: Ending, *, drains_within_s: float
+) -> Iterator[None]:
     """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
     again."""
     asked_before = False
@@ -87,7 +91,9 @@ def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
         nonlocal asked_before
         if asked_before:
             working.cancel()
+            ending.within(0)
         else:
+            ending.within(drains_within_s)
             log().info("draining")
         asked_before = True
         engine.stop()
