@@ -27,6 +27,7 @@ from worker.store import Store
 from worker.systemd import Notifier
 from worker.telemetry import configure, log
 from worker.token import TokenSource
+from worker.tracing import Ending, traced
 
 # One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes.
 POOL_SIZE = 5
@@ -48,6 +49,7 @@ async def run(
     logger, metrics, notifier = log(), Metrics(), Notifier()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
+        traced(settings.api.base_url, worker=name, log=logger, ends_at=ends_at) as ending,
         _caspen(settings.api) as caspen,  # first: a bad api.ca_file is told even when the database is away
         pool(settings.database, max_size=POOL_SIZE) as connections,
     ):
@@ -59,7 +61,7 @@ async def run(
             if once
             else serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=logger)
         )
-        with _signals(engine, working, notifier):
+        with _signals(engine, working, notifier, ending, drains_within_s=settings.api.timeout_s):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working
@@ -81,7 +83,9 @@ def _caspen(api: ApiSettings) -> Caspen:
 
 
 @contextlib.contextmanager
-def _signals(engine: Engine, working: asyncio.Future[Report], notifier: Notifier) -> Iterator[None]:
+def _signals(
+    engine: Engine, working: asyncio.Future[Report], notifier: Notifier, ending: Ending, *, drains_within_s: float
+) -> Iterator[None]:
     """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
     again."""
     asked_before = False
@@ -90,7 +94,9 @@ def _signals(engine: Engine, working: asyncio.Future[Report], notifier: Notifier
         nonlocal asked_before
         if asked_before:
             working.cancel()
+            ending.within(0)
         else:
+            ending.within(drains_within_s)
             log().info("draining", claims=engine.on_the_wire)
             notifier.stopping()
         asked_before = True

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from worker import clock, policy, privacy, times
+from worker import clock, policy, privacy, times, tracing
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement, Slot
 from worker.config import Settings
@@ -85,7 +84,7 @@ class Sender:
         sound, breaches, outdated = self._sifted(claim)
         if not sound or self._stopping.is_set():
             return policy.release(claim, breaches, outdated)
-        await self._send(claim, fold(sound), sent)
+        await self._send(claim, sound, sent)
         if not sent:
             return policy.release(claim, breaches, outdated)
         return policy.settle(
@@ -106,8 +105,9 @@ class Sender:
         outdated = tuple(change for change in sound if change.outdated)
         return tuple(change for change in sound if not change.outdated), breaches, outdated
 
-    async def _send(self, claim: Claim, body: dict[str, Any], sent: list[policy.Sent]) -> None:
+    async def _send(self, claim: Claim, changes: Sequence[Change], sent: list[policy.Sent]) -> None:
         """The requests of one claim: the first, and quick retries as long as claim, budget and patience last."""
+        body = fold(changes)
         slot: Slot | None = claim.slot
         # What failed a whole claim long is not mended in a second: an outage would use up the attempts in a minute.
         most = self._settings.retry.quick_attempts if claim.failures == 0 else 1
@@ -127,7 +127,8 @@ class Sender:
                 deadline = min(deadline, self._runtime.requests_end_at)
             source = self._tokens[claim.account]
             token, fingerprint = source.token, source.fingerprint
-            exchange = await self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
+            sending = self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
+            exchange = await tracing.followed(sending, claim, changes, resends=len(sent))
             sent.append(policy.Sent(slot=slot, exchange=exchange, token=fingerprint))
             if not isinstance(exchange.outcome, NotSent):
                 slot = None

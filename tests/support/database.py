@@ -32,20 +32,22 @@ class Database:
         *,
         account: str = "default",
         lane: str = "live",
+        traceparent: str | None = None,
         conn: asyncpg.Connection | None = None,
     ) -> int:
         """What an application does; returns the id that the change got. `conn`: within its transaction."""
         canary.sing(changes)
         return await (conn or self.pool).fetchval(
             """
-            INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane)
-            VALUES ($1, $2, $3, $4)
+            INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane, traceparent)
+            VALUES ($1, $2, $3, $4, $5)
             RETURNING id
             """,
             account,
             appointment_id,
             json.dumps(changes),
             lane,
+            traceparent,
         )
 
     async def value(self, sql: str, *args: Any) -> Any:

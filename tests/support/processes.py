@@ -33,7 +33,7 @@ FAST = {
 
 def environment(dsn: str, base_url: str, settings: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a worker: this process's, without its settings, and FAST with `settings` on top."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CASPEN_SYNC_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CASPEN_SYNC_", "OTEL_"))}
     inherited.pop("PYTHONUNBUFFERED", None)  # nor does cron set it: what cannot be written is left in a buffer then
     ours = {"DATABASE__DSN": dsn, "API__BASE_URL": base_url} | FAST | dict(settings or {})
     canary.sing_password(ours["DATABASE__DSN"])
