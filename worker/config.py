@@ -6,6 +6,7 @@ bad value is a ConfigError that names the key and never the value.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -31,6 +32,7 @@ _ENV_ELSEWHERE = {ENV_CONFIG, "CASPEN_SYNC_TEST_DSN"}
 
 
 _PROXY_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
+_LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class _Section(BaseModel):
@@ -166,6 +168,13 @@ class HttpSettings(_Section):
     """The worker's own web address."""
 
     listen: str = "127.0.0.1:9464"
+    """HOST:PORT or [v6 address]:PORT; port 0 is any free one. Empty turns it off."""
+
+    @field_validator("listen")
+    @classmethod
+    def _sound_listen(cls, value: str) -> str:
+        parse_listen(value)
+        return value
 
 
 class LogSettings(_Section):
@@ -191,6 +200,24 @@ class _Environment(Settings, BaseSettings):
     """Tells pydantic-settings how the environment is written; its values are merged before anything is validated."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+
+def parse_listen(text: str) -> tuple[str, int] | None:
+    """Host and port of an `http.listen`; None for an empty one. Raises ValueError for what is neither."""
+    if not text:
+        return None
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65_535 or not _is_v6(match["v6"]):
+        raise ValueError('must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464, or "" to turn it off')
+    return match["v6"] or match["name"], int(match["port"])
+
+
+def _is_v6(address: str | None) -> bool:
+    """Whether this is an IPv6 address, if it is there at all."""
+    try:
+        return address is None or bool(ipaddress.IPv6Address(address))
+    except ValueError:
+        return False
 
 
 def _is_proxy(value: str) -> bool:

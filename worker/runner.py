@@ -27,8 +27,9 @@ from worker.store import Store
 from worker.telemetry import configure, log
 from worker.token import TokenSource
 
-# One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes.
-POOL_SIZE = 5
+# One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes, one
+# reads how it is, one looks whether all is ready.
+POOL_SIZE = 7
 
 
 def worker_name() -> str:
@@ -37,14 +38,19 @@ def worker_name() -> str:
 
 
 async def run(
-    settings: Settings, tokens: Mapping[str, TokenSource], *, once: bool, ends_at: float | None = None
+    settings: Settings,
+    tokens: Mapping[str, TokenSource],
+    *,
+    once: bool,
+    ends_at: float | None = None,
+    metrics: Metrics | None = None,
 ) -> Report:
     """Runs the service until a signal, or one run until nothing pending is due, or until `ends_at` by `clock.now()`.
-    Raises CaspenSyncError."""
+    It counts in `metrics`, if they are given. Raises CaspenSyncError."""
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
-    logger, metrics = log(), Metrics()
+    logger, metrics, draining = log(), metrics or Metrics(), asyncio.Event()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
         _caspen(settings.api) as caspen,  # first: a bad api.ca_file is told even when the database is away
@@ -54,9 +60,11 @@ async def run(
         store = Store(connections, worker=name, retry=settings.retry)
         engine = Engine(settings, store, caspen, tokens, log=logger, metrics=metrics, runtime=runtime)
         working = asyncio.ensure_future(
-            engine.run_once() if once else serve(engine, settings, connections, metrics=metrics, log=logger)
+            engine.run_once()
+            if once
+            else serve(engine, settings, connections, metrics=metrics, draining=draining.is_set, log=logger)
         )
-        with _signals(engine, working):
+        with _signals(engine, working, draining):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working
@@ -78,7 +86,7 @@ def _caspen(api: ApiSettings) -> Caspen:
 
 
 @contextlib.contextmanager
-def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
+def _signals(engine: Engine, working: asyncio.Future[Report], draining: asyncio.Event) -> Iterator[None]:
     """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
     again."""
     asked_before = False
@@ -89,6 +97,7 @@ def _signals(engine: Engine, working: asyncio.Future[Report]) -> Iterator[None]:
             working.cancel()
         else:
             log().info("draining")
+            draining.set()
         asked_before = True
         engine.stop()
 
