@@ -124,6 +124,11 @@ class Engine:
         self.wake()
 
     @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
+    @property
     def on_the_wire(self) -> int:
         """How many claims this process holds: what it is sending or writing back."""
         return self._on_the_wire.total()

@@ -105,6 +105,7 @@ FIELDS: Mapping[str, Check] = {
     "http_status": _number,
     "exit_code": _number,
     "once": _number,
+    "address": _text,
     # why: sentences of ours, and the fields of a body by their names
     "error": _text,
     "reason": _text,

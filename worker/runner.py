@@ -1,14 +1,12 @@
-"""Puts an engine together with what it needs, and lets signals stop it."""
+"""Puts an engine together with what it needs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
-import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import structlog
@@ -23,14 +21,16 @@ from worker.migrate import require_current_schema
 from worker.report import Report
 from worker.runtime import Runtime
 from worker.service import serve
+from worker.signals import obeyed
 from worker.store import Store
 from worker.systemd import Notifier
 from worker.telemetry import configure, log
 from worker.token import TokenSource
-from worker.tracing import Ending, traced
+from worker.tracing import traced
 
-# One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes.
-POOL_SIZE = 5
+# One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes, one
+# reads how it is, one looks whether all is ready.
+POOL_SIZE = 7
 
 
 def worker_name() -> str:
@@ -39,14 +39,19 @@ def worker_name() -> str:
 
 
 async def run(
-    settings: Settings, tokens: Mapping[str, TokenSource], *, once: bool, ends_at: float | None = None
+    settings: Settings,
+    tokens: Mapping[str, TokenSource],
+    *,
+    once: bool,
+    ends_at: float | None = None,
+    metrics: Metrics | None = None,
 ) -> Report:
     """Runs the service until a signal, or one run until nothing pending is due, or until `ends_at` by `clock.now()`.
-    Raises CaspenSyncError."""
+    It counts in `metrics`, if they are given. Raises CaspenSyncError."""
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
-    logger, metrics, notifier = log(), Metrics(), Notifier()
+    logger, metrics, notifier = log(), metrics or Metrics(), Notifier()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
         traced(settings.api.base_url, worker=name, log=logger, ends_at=ends_at) as ending,
@@ -61,7 +66,8 @@ async def run(
             if once
             else serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=logger)
         )
-        with _signals(engine, working, notifier, ending, drains_within_s=settings.api.timeout_s):
+        limit_s = settings.api.timeout_s
+        with obeyed(engine, working, drains_within_s=limit_s, notifier=notifier, ending=ending, log=logger):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working
@@ -80,42 +86,3 @@ async def run(
 def _caspen(api: ApiSettings) -> Caspen:
     proxy = api.proxy.get_secret_value() if api.proxy else None
     return Caspen(api.base_url, timeout_s=api.timeout_s, ca_file=api.ca_file, proxy=proxy)
-
-
-@contextlib.contextmanager
-def _signals(
-    engine: Engine, working: asyncio.Future[Report], notifier: Notifier, ending: Ending, *, drains_within_s: float
-) -> Iterator[None]:
-    """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
-    again."""
-    asked_before = False
-
-    def asked_to_stop() -> None:
-        nonlocal asked_before
-        if asked_before:
-            working.cancel()
-            ending.within(0)
-        else:
-            ending.within(drains_within_s)
-            log().info("draining", claims=engine.on_the_wire)
-            notifier.stopping()
-        asked_before = True
-        engine.stop()
-
-    def asked_to_reload() -> None:
-        notifier.reloading()
-        engine.reread_tokens()
-        log().info("tokens_read_again")
-        if engine.ready.is_set():
-            notifier.ready()
-
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, asked_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, asked_to_reload)
-    try:
-        yield
-    finally:
-        for number in (*numbers, signal.SIGHUP):
-            loop.remove_signal_handler(number)

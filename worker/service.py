@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 
 import asyncpg
 
-from worker.config import Settings
+from worker.config import Settings, parse_listen
 from worker.engine import Engine
-from worker.errors import first_of
+from worker.errors import DATABASE_FAULTS, first_of
 from worker.listen import listen
 from worker.metrics import Metrics
+from worker.reading import SharedReading
 from worker.report import Report
 from worker.retention import keep_retention
+from worker.summary import summary
 from worker.systemd import Notifier
 from worker.telemetry import Log
 
-# How often the event loop is asked whether it is on time, in seconds.
+# In seconds: how often the event loop is asked whether it is on time, whether the work goes on, and how it is.
 LAG_EVERY_S = 0.5
-
-
-# How often systemd hears how it is, in seconds; and of a watchdog's time, after which part it is told that all is well.
-STATUS_EVERY_S = 10.0
+LATE_EVERY_S = 10.0
+STATUS_EVERY_S = 5.0
+# A watchdog hears three times in its time that the work goes on.
 WATCHDOG_SHARE = 3
 
 
@@ -38,23 +40,57 @@ async def serve(
     log: Log,
 ) -> Report:
     """Works until the engine is told to stop. When one part dies, all end, and its error is raised."""
+    reading = SharedReading(connections)
     days, chance = settings.worker.retention_days, random.Random()  # noqa: S311  when to prune is no secret
     beside: list[Coroutine[None, None, None]] = [
         keep_retention(connections, retention_days=days, log=log, chance=chance),
         _measure_lag(metrics),
-        _tell_systemd(engine, notifier, log=log),
+        _watchdog(engine, notifier, log=log),
+        _tell_status(engine, notifier, reading),
     ]
     if not settings.database.pgbouncer:
         beside.append(listen(settings.database, engine.wake, log=log))
-    try:
-        async with asyncio.TaskGroup() as parts:
-            tasks = [parts.create_task(part) for part in beside]
-            report = await engine.run_service()
-            for task in tasks:
-                task.cancel()
-    except BaseExceptionGroup as group:
-        raise first_of(group) from group
+    async with _web(engine, settings, connections, metrics=metrics, reading=reading, log=log):
+        try:
+            async with asyncio.TaskGroup() as parts:
+                tasks = [parts.create_task(part) for part in beside]
+                report = await engine.run_service()
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            raise first_of(group) from group
     return report
+
+
+@contextlib.asynccontextmanager
+async def _web(
+    engine: Engine,
+    settings: Settings,
+    connections: asyncpg.Pool,
+    *,
+    metrics: Metrics,
+    reading: SharedReading,
+    log: Log,
+) -> AsyncIterator[None]:
+    """Answers at `http.listen`, if it is set, from before the work begins until after it has ended."""
+    place = parse_listen(settings.http.listen)
+    if place is None:
+        yield
+        return
+    from worker.web.health import Readiness, liveness
+    from worker.web.scrapes import Scrapes
+    from worker.web.server import listening
+
+    ready = Readiness(
+        connections, list(settings.accounts), started=engine.ready.is_set, draining=lambda: engine.stopping
+    )
+    pages = {
+        "/livez": liveness(engine.pulse),
+        "/readyz": ready.page,
+        "/metrics": Scrapes(metrics, reading, connections).page,
+    }
+    async with listening(*place, pages, log=log):
+        yield
 
 
 async def _measure_lag(metrics: Metrics) -> None:
@@ -66,27 +102,30 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.lagged(max(0.0, loop.time() - due))
 
 
-async def _tell_systemd(engine: Engine, notifier: Notifier, *, log: Log) -> None:
-    """Tells, until cancelled, that the service is ready, how it is, and that it is alive: for as long as the work goes
-    on, and not only this task."""
+async def _watchdog(engine: Engine, notifier: Notifier, *, log: Log) -> None:
+    """Tells systemd, until cancelled, that the service is ready, and then that it is alive: for as long as the work
+    goes on, and not only this task."""
     await engine.ready.wait()
     notifier.ready()
-    watchdog_s = notifier.watchdog_s or math.inf
+    every_s = min(LATE_EVERY_S, (notifier.watchdog_s or math.inf) / WATCHDOG_SHARE)
     stuck = False
     while True:
-        notifier.status(_figures(engine))
         late = engine.pulse.late
         if not late:
             notifier.watchdog()
         elif not stuck:
             log.error("work_stuck", parts=list(late))
         stuck = bool(late)
-        await asyncio.sleep(min(STATUS_EVERY_S, watchdog_s / WATCHDOG_SHARE))
+        await asyncio.sleep(every_s)
 
 
-def _figures(engine: Engine) -> str:
-    tally = engine.tally
-    return (
-        f"{engine.on_the_wire} on the wire; since the start {tally.requests} requests, {tally.synced} changes synced, "
-        f"{tally.parked} parked"
-    )
+async def _tell_status(engine: Engine, notifier: Notifier, reading: SharedReading) -> None:
+    """Tells systemd how it is, in a line, until cancelled; where nobody listens, nothing is read for it."""
+    while notifier.listens:
+        try:
+            how = summary(await reading.get(STATUS_EVERY_S))
+        except DATABASE_FAULTS as fault:
+            how = str(fault)
+        done = engine.tally
+        notifier.status(f"{how}; since the start {done.requests:,} requests, {done.synced:,} changes synced")
+        await asyncio.sleep(STATUS_EVERY_S)

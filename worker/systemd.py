@@ -29,6 +29,11 @@ class Notifier:
         self._watchdog_s = _watchdog_s(environ) if self._address else None
 
     @property
+    def listens(self) -> bool:
+        """Whether anybody hears what is told."""
+        return self._address is not None
+
+    @property
     def watchdog_s(self) -> float | None:
         """Seconds: when `watchdog` is not called for so long, systemd kills this process. None: it does not."""
         return self._watchdog_s

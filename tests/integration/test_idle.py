@@ -8,7 +8,16 @@ import sys
 from tests.support.database import Database
 from tests.support.processes import environment
 
-NOT_NEEDED = {"aiohttp", "structlog", "tenacity", "rich", "worker.engine", "worker.caspen", "worker.sandbox"}
+NOT_NEEDED = {
+    "aiohttp",
+    "prometheus_client",
+    "structlog",
+    "tenacity",
+    "rich",
+    "worker.engine",
+    "worker.caspen",
+    "worker.sandbox",
+}
 
 
 async def test_an_idle_run_imports_what_it_needs(database: Database) -> None:

@@ -28,6 +28,8 @@ FAST = {
     "RETRY__PROBE_BASE_S": "0.2",
     "RETRY__PROBE_MAX_S": "1",
     "WORKER__POLL_S": "0.5",
+    # Tests that need it say where; workers beside each other would want the same port.
+    "HTTP__LISTEN": "",
 }
 
 

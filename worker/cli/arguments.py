@@ -63,6 +63,13 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         metavar="S",
         help="with --once: end after S seconds; claims end a little earlier, so that hardly a request is cut off",
     )
+    command.add_argument(
+        "--textfile",
+        type=values.textfile,
+        metavar="FILE",
+        help="with --once: add what the run counted to FILE, a .prom file, for node_exporter's textfile collector",
+    )
+    command.add_argument("--listen", metavar="HOST:PORT", help='overrides http.listen; "" turns it off')
     _add_common(command)
     command.set_defaults(handler="run:run")
 

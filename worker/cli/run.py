@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from worker import clock
 from worker.cli.messages import complain
@@ -16,6 +16,9 @@ from worker.errors import DatabaseUnreachable, ExitCode, UsageError
 from worker.migrate import require_current_schema
 from worker.token import TokenSource
 
+if TYPE_CHECKING:
+    from worker.metrics import Metrics
+
 T = TypeVar("T")
 
 # What is being written back when the time is up has this much longer, in seconds.
@@ -25,9 +28,26 @@ GRACE_S = 0.4
 def run(args: argparse.Namespace) -> int:
     """Works, and says in one line why when it does not end with 0."""
     ends_at = None if args.max_runtime is None else clock.now() + args.max_runtime
-    if args.max_runtime is not None and not args.once:
-        raise UsageError("run: --max-runtime goes with --once")
-    settings = settings_from(args)
+    for option in ("listen",) if args.once else ("max_runtime", "textfile"):
+        if getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise UsageError(f"run: --{name} {'does not go' if args.once else 'goes'} with --once")
+    if args.textfile is None:
+        return _run(settings_from(args), args, ends_at)
+
+    from worker.cli.textfile import Record
+
+    record = Record(args.textfile, ends_at)
+
+    def recorded() -> int:
+        record.settings = settings_from(args)
+        record.metrics.begin(sorted(record.settings.accounts))
+        return _run(record.settings, args, ends_at, record.metrics)
+
+    return record.of(recorded)
+
+
+def _run(settings: Settings, args: argparse.Namespace, ends_at: float | None, metrics: Metrics | None = None) -> int:
     if args.once and args.log_level is None and settings.log.level == "info":
         # A cron job that went well says nothing.
         settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})
@@ -38,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     # The idle cron run ends above, without these and what they import.
     from worker.runner import run as run_engine
 
-    report = asyncio.run(_in_time(run_engine(settings, tokens, once=args.once, ends_at=ends_at), ends_at))
+    working = run_engine(settings, tokens, once=args.once, ends_at=ends_at, metrics=metrics)
+    report = asyncio.run(_in_time(working, ends_at))
     if report.reason:
         complain(report.reason)
     return report.exit_code

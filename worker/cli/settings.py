@@ -1,4 +1,4 @@
-"""Settings out of the flags that the commands share."""
+"""Settings out of the flags of a command."""
 
 from __future__ import annotations
 
@@ -17,4 +17,6 @@ def settings_from(args: argparse.Namespace) -> Settings:
         flags.setdefault("log", {})["level"] = args.log_level
     if args.log_format is not None:
         flags.setdefault("log", {})["format"] = args.log_format
+    if getattr(args, "listen", None) is not None:
+        flags["http"] = {"listen": args.listen}
     return load(args.config, flags)

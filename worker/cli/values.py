@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 
 def seconds(text: str) -> float:
@@ -49,3 +50,10 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 10 <= int(text) <= 100_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 10 to 100000")
     return int(text)
+
+
+def textfile(text: str) -> Path:
+    """A file that node_exporter reads: its textfile collector takes *.prom, and nothing else."""
+    if not text.endswith(".prom") or Path(text).name == ".prom":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .prom, and node_exporter reads nothing else")
+    return Path(text)
