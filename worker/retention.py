@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import asyncpg
 
+from worker import clock
 from worker.database import understood
 from worker.errors import DATABASE_FAULTS
 from worker.sqlfiles import query
@@ -16,8 +18,8 @@ from worker.telemetry import Log
 
 # Rows of one step, which is a transaction of its own.
 STEP = 1000
-# Between two steps: the work comes first.
-BREATH_S = 0.02
+# Between two steps there is a rest, so many times as long as the step took: the work comes first.
+REST_TIMES = 3
 
 EVERY_S = 3600.0
 DAY_S = 86_400.0
@@ -31,18 +33,26 @@ class Pruned:
     attempts: int = 0
 
 
-async def prune(pool: asyncpg.Pool, *, retention_days: float) -> Pruned:
+def _nobody(_: Pruned) -> None:
+    """Nobody looks on."""
+
+
+async def prune(pool: asyncpg.Pool, *, retention_days: float, look_on: Callable[[Pruned], None] = _nobody) -> Pruned:
     """Deletes the finished changes and the attempts of all accounts that are older than the retention.
 
-    What is pending or parked stays, and its attempts with it. Raises DatabaseUnreachable and the like; what was deleted
-    by then stays deleted.
+    What is pending or parked stays, and its attempts with it. `look_on` is shown after each step what is deleted so
+    far. Raises DatabaseUnreachable and the like; what was deleted by then stays deleted.
     """
     pruned = Pruned()
     with understood():
         accounts = [row["account"] for row in await pool.fetch(query("known_accounts"))]
     for account in accounts:
-        pruned.changes += await _prune_changes(pool, account, retention_days * DAY_S)
-        pruned.attempts += await _prune_attempts(pool, account, retention_days * DAY_S)
+        async for deleted in _prune_changes(pool, account, retention_days * DAY_S):
+            pruned.changes += deleted
+            look_on(pruned)
+        async for deleted in _prune_attempts(pool, account, retention_days * DAY_S):
+            pruned.attempts += deleted
+            look_on(pruned)
     return pruned
 
 
@@ -61,25 +71,29 @@ async def keep_retention(pool: asyncpg.Pool, *, retention_days: float, log: Log,
         await asyncio.sleep(EVERY_S)
 
 
-async def _prune_changes(pool: asyncpg.Pool, account: str, retention_s: float) -> int:
-    deleted = 0
+async def _prune_changes(pool: asyncpg.Pool, account: str, retention_s: float) -> AsyncIterator[int]:
+    """How many each step deletes."""
     after_id: int | None = 0
     while after_id is not None:
-        with understood():
-            row = await pool.fetchrow(query("prune_changes"), account, after_id, retention_s, STEP)
-        deleted += row["deleted"]
+        row = await _step(pool, query("prune_changes"), account, after_id, retention_s)
+        yield row["deleted"]
         after_id = row["after_id"]
-        await asyncio.sleep(BREATH_S)
-    return deleted
 
 
-async def _prune_attempts(pool: asyncpg.Pool, account: str, retention_s: float) -> int:
-    deleted = 0
+async def _prune_attempts(pool: asyncpg.Pool, account: str, retention_s: float) -> AsyncIterator[int]:
     from_time: datetime | None = datetime.min.replace(tzinfo=UTC)
     while from_time is not None:
-        with understood():
-            row = await pool.fetchrow(query("prune_attempts"), account, from_time, retention_s, STEP)
-        deleted += row["deleted"]
+        row = await _step(pool, query("prune_attempts"), account, from_time, retention_s)
+        yield row["deleted"]
         from_time = row["from_time"]
-        await asyncio.sleep(BREATH_S)
-    return deleted
+
+
+async def _step(
+    pool: asyncpg.Pool, statement: str, account: str, start: int | datetime, retention_s: float
+) -> asyncpg.Record:
+    """One step of a walk, and the rest after it."""
+    began = clock.now()
+    with understood():
+        row = await pool.fetchrow(statement, account, start, retention_s, STEP)
+    await asyncio.sleep(REST_TIMES * (clock.now() - began))
+    return row

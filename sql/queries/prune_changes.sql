@@ -22,15 +22,21 @@ WITH looked AS MATERIALIZED (
     ) AS o
     WHERE l.state IN ('synced', 'discarded') AND l.finished_at < now() - make_interval(secs => $3)
 ), deleted AS (
-    -- The bounds say nothing new, but whatever way the planner joins, it reads no more than this step.
+    -- The bounds say nothing new, but whatever way the planner joins, it reads no more than this step. So below.
     DELETE FROM caspen_sync.outbox o
     USING old
     WHERE o.account = old.account AND o.id = old.id
       AND o.account = $1 AND o.id > $2 AND o.id <= (SELECT max(id) FROM old)
 ), words AS (
-    DELETE FROM caspen_sync.rejection r USING old WHERE r.account = old.account AND r.change_id = old.id
+    DELETE FROM caspen_sync.rejection r
+    USING old
+    WHERE r.account = old.account AND r.change_id = old.id
+      AND r.account = $1 AND r.change_id > $2 AND r.change_id <= (SELECT max(id) FROM old)
 ), deeds AS (
-    DELETE FROM caspen_sync.intervention i USING old WHERE i.account = old.account AND i.change_id = old.id
+    DELETE FROM caspen_sync.intervention i
+    USING old
+    WHERE i.account = old.account AND i.change_id = old.id
+      AND i.account = $1 AND i.change_id > $2 AND i.change_id <= (SELECT max(id) FROM old)
 )
 SELECT (SELECT count(*)::int FROM old) AS deleted,
        CASE WHEN count(*) = $4 AND min(created_at) < now() - make_interval(secs => $3) THEN max(id) END AS after_id

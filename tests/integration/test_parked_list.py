@@ -292,7 +292,7 @@ async def test_five_thousand(database: Database) -> None:
         )
         assert (piped.returncode, piped.stderr) == (0, b""), args
     ended = await command("parked", "retry", "--all", env=env)
-    assert ended.stdout == "5000 changes pending again\n"
+    assert ended.stdout == "5,000 changes pending again\n"
     assert await database.states() == {"pending": 5000}
     assert await database.value("SELECT count(*) FROM caspen_sync.intervention WHERE action = 'retry'") == 5000
     assert time.monotonic() - began < 20

@@ -128,3 +128,33 @@ async def test_a_claim_reads_no_more_than_its_batch(database: Database, worker_c
     assert read["queue"] <= 1 + 8 + 8 + 8, read  # something due, the candidates, their snapshot, the update
     assert read["outbox"] <= 1000 + 8, read  # the hot one is capped
     assert read["rate_slot"] <= 2 * 60, read
+
+
+@pytest.mark.parametrize(("name", "args"), [("status", []), ("strangers", [10_000])])
+async def test_how_it_is_is_read_through_indexes(
+    worker_connection: asyncpg.Connection, name: str, args: list[Any]
+) -> None:
+    """Planned on empty tables, nothing is scanned from end to end but the accounts themselves; the names of those that
+    have arrivals are found one by one."""
+    prepared = await worker_connection.prepare(query(name))
+    for scan in scans((await prepared.explain(*args, analyze=True))[0]["Plan"]):  # else it would not show every part
+        assert scan["Node Type"] in ("Index Scan", "Index Only Scan"), scan
+        if scan["Relation Name"] != "account" and scan["Alias"] != "first_name":
+            assert "account" in scan.get("Index Cond", ""), scan
+
+
+async def test_how_it_is_costs_what_is_pending(database: Database, worker_connection: asyncpg.Connection) -> None:
+    """Beside finished rows, pending changes are found by their own index, which does not have the others."""
+    await Store(database.pool, worker="w").register({"default": AccountSettings()})
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.outbox (appointment_id, changes)
+        SELECT 'app_' || i, '{"note": null}' FROM generate_series(1, 5000) AS i
+        """
+    )
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'synced', finished_at = now() WHERE id > 100")
+    await database.pool.execute("VACUUM ANALYZE caspen_sync.outbox")
+    prepared = await worker_connection.prepare(query("status"))
+    plan = (await prepared.explain(analyze=True))[0]["Plan"]
+    (pending,) = [scan for scan in scans(plan) if scan.get("Index Name") in ("outbox_pending", "outbox_pkey")]
+    assert (pending["Index Name"], pending["Actual Rows"]) == ("outbox_pending", 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from typing import Any
 
@@ -13,8 +14,9 @@ from tests.support.canary import NOTE
 from tests.support.claims import registered
 from tests.support.database import Database
 from tests.support.processes import command, environment
+from tests.support.terminal import at_a_terminal
 from tests.support.waiting import eventually
-from worker import retention
+from worker import clock, retention
 from worker.retention import keep_retention, prune
 
 DAYS = 30.0
@@ -110,6 +112,60 @@ async def test_many_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -
     assert pruned.attempts == 26
 
 
+async def test_two_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services and cron jobs prune side by side: none waits for another for ever, and what is deleted counts once."""
+    monkeypatch.setattr(retention, "STEP", 10)
+    monkeypatch.setattr(retention, "REST_TIMES", 0)
+    await registered(database)
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.outbox (appointment_id, changes)
+        SELECT 'app_' || i % 100, '{"note": null}' FROM generate_series(1, 2000) AS i
+        """
+    )
+    await database.pool.execute(
+        "UPDATE caspen_sync.outbox SET state = 'synced', created_at = now() - interval '41 days', "
+        "finished_at = now() - interval '40 days'"
+    )
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.attempt (account, appointment_id, change_ids, started_at, duration_ms, outcome, worker)
+        SELECT account, appointment_id, ARRAY[id], created_at + id * interval '1 second', 1, 'test', 'w'
+        FROM caspen_sync.outbox
+        """
+    )
+    async with asyncio.timeout(60):
+        pruned = await asyncio.gather(*(prune(database.pool, retention_days=DAYS) for _ in range(3)))
+    assert sum(one.changes for one in pruned) == 2000
+    assert sum(one.attempts for one in pruned) == 2000
+    assert {table: len(ids) for table, ids in (await left(database)).items() if ids} == {}
+
+
+async def test_the_work_comes_first(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each step there is a rest, so many times as long as the step took; whoever looks on sees how far it is."""
+    monkeypatch.setattr(retention, "STEP", 2)
+    await registered(database)
+    for _ in range(4):
+        await aged(database, "synced", days=60)
+    seen: list[tuple[int, int]] = []
+    rests: list[float] = []
+    ticks = itertools.count()
+    sleep = asyncio.sleep
+
+    async def recorded(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "now", lambda: next(ticks) * 2.0)  # so that each step takes two seconds
+        patched.setattr(asyncio, "sleep", recorded)
+        await prune(database.pool, retention_days=DAYS, look_on=lambda one: seen.append((one.changes, one.attempts)))
+    assert rests == [6.0] * len(rests)
+    assert len(rests) == len(seen)
+    assert seen[:2] == [(2, 0), (4, 0)]
+    assert seen[-1] == (4, 4)
+
+
 async def test_a_row_that_somebody_holds_holds_up_nobody(database: Database) -> None:
     """It is left for the next time."""
     await registered(database)
@@ -130,6 +186,22 @@ async def test_the_command(database: Database) -> None:
     ended = await command("prune", env=env)
     assert (ended.exit_code, ended.stderr) == (0, "")
     assert ended.stdout == "deleted 1 finished change and 1 attempt older than 7 days\n"
+    await aged(database, "synced", days=4)
+    ended = await command("prune", env=env)
+    assert ended.stdout == "deleted 0 finished changes and 0 attempts older than 7 days\n"
+    ended = await command("prune", "--older-than", "3.5", env=env)
+    assert ended.stdout == "deleted 1 finished change and 1 attempt older than 3.5 days\n"
+
+
+async def test_in_a_terminal(database: Database) -> None:
+    """It shows how far it is, and in the end the sum alone."""
+    await registered(database)
+    await aged(database, "synced", days=31)
+    async with at_a_terminal("prune", env=environment(database.dsn, "http://127.0.0.1:9/v1")) as terminal:
+        assert await terminal.ended() == 0
+        assert "\r1 finished change and 0 attempts so far " in terminal.screen
+        last = "\r\x1b[Kdeleted 1 finished change and 1 attempt older than 30 days\r\n"
+        assert terminal.screen.endswith(last)
 
 
 class _AtOnce(random.Random):

@@ -13,10 +13,12 @@ from tests.support.claims import claim, limits, registered, settle, settlement, 
 from tests.support.database import Database
 from tests.support.parking import NOWHERE, offline, park
 from tests.support.processes import command, environment, services
+from tests.support.roles import user_with
 from tests.support.waiting import eventually
-from worker import __version__
-from worker.claims import PauseKind
+from worker import __version__, clock
+from worker.claims import BudgetTold, PauseKind
 from worker.sqlfiles import query
+from worker.status import status as read
 
 
 async def status(database: Database) -> dict[str, Any]:
@@ -30,11 +32,11 @@ async def test_an_empty_database(database: Database) -> None:
     """Nothing yet: said so, with the command to begin with."""
     ended = await command("status", env=offline(database))
     assert (ended.exit_code, ended.stdout) == (0, "no worker has run yet; caspen-sync run --once\n")
-    assert await status(database) == {"accounts": [], "workers": []}
+    assert await status(database) == {"accounts": [], "unregistered": [], "workers": [], "age_s": 0.0}
 
 
 async def test_each_figure(database: Database) -> None:
-    """Backlog by lane, whether it was taken in or not, the oldest of it, appointments on the wire and backing off,
+    """Backlog by lane, whether it was taken in or not, the oldest of it, appointments on the wire, backing off and due,
     parked changes and the budget; synced and discarded changes do not count."""
     store = await registered(database, limits(10, live_reserve=0.0))
     for number in range(3):
@@ -42,8 +44,9 @@ async def test_each_figure(database: Database) -> None:
     await store.take_in(["default"])
     first, second, third = await claim(store, 3)
     await settle(store, settlement(first, due_in_s=600))
-    await settle(store, settlement(second, due_in_s=600), rest_s=0.0)
+    await settle(store, settlement(second, due_in_s=900), rest_s=0.0)
     await database.write("app_3", {"note": NOTE})
+    await store.take_in(["default"])
     for _ in range(2):
         await database.write("app_4", {"note": NOTE}, lane="backfill")
     await database.pool.execute(
@@ -56,17 +59,26 @@ async def test_each_figure(database: Database) -> None:
 
     default, north = (await status(database))["accounts"]
     assert default.pop("oldest_s") == pytest.approx(725, abs=20)
+    assert default.pop("next_due_s") == pytest.approx(580, abs=20)
     assert default == {
         "account": "default",
         "live": 4,
         "backfill": 2,
+        "arrived": 2,
         "parked": 3,
         "in_flight": 1,
         "waiting": 2,
+        "due": 1,
+        "due_backfill": 0,
         "budget_limit": 10,
         "budget_configured": 10,
         "budget_free": 8,
+        "held_back": 0,
+        "budget_used": 2,
+        "budget_reserve": 0,
         "window_s": 60.0,
+        "guard_s": 0.5,
+        "served": False,
         "pause_kind": None,
         "pause_reason": None,
         "paused_for_s": None,
@@ -74,12 +86,17 @@ async def test_each_figure(database: Database) -> None:
     }
     assert (north["account"], north["live"], north["oldest_s"], north["budget_free"]) == ("north", 0, None, 1000)
 
-    lines = (await command("status", env=offline(database))).stdout.splitlines()
-    assert lines[0].split("  ")[0] == "ACCOUNT"
-    assert lines[1].split()[:8] == ["default", "6", "(2", "backfill)", "12m", lines[1].split()[5], "1", "2"]
-    assert lines[1].endswith("  8 of 10 free       ok")
-    assert lines[2].split()[:6] == ["north", "0", "-", "0", "0", "0"]
-    assert lines[-2:] == ["no worker is running", "3 parked changes: caspen-sync parked list"]
+    said, _, header, first_row, second_row, total, *rest = (
+        await command("status", env=offline(database))
+    ).stdout.splitlines()
+    assert said == "6 changes wait and no worker is running: caspen-sync run --once"
+    assert header.split("  ")[0] == "ACCOUNT"
+    assert first_row.split()[:8] == ["default", "6", "(2", "backfill)", "12m", first_row.split()[5], "1", "2"]
+    assert first_row.endswith("  8 of 10 free       no worker is running for it")
+    assert second_row.split()[:6] == ["north", "0", "-", "0", "0", "0"]
+    assert second_row.endswith("  ok")
+    assert total.split() == ["total", "6", "12m", first_row.split()[5], "1", "2", "3"]
+    assert rest == ["", "no worker is running", "3 parked changes: caspen-sync parked list"]
 
 
 @pytest.mark.long
@@ -94,7 +111,7 @@ async def test_the_budget(database: Database) -> None:
     (account,) = (await status(database))["accounts"]
     assert (account["budget_limit"], account["budget_configured"]) == (4, 10)
     assert account["budget_free"] <= 4
-    assert "ok, but the API grants 4 only" in (await command("status", env=offline(database))).stdout
+    assert "; the API grants 4 only" in (await command("status", env=offline(database))).stdout
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,8 @@ async def test_a_throttle_that_is_over(database: Database) -> None:
     await settle(store, stopped(await the_claim(store), "throttled", wait_s=0.01))
     over = "SELECT paused_until < now() FROM caspen_sync.account"
     await eventually(lambda: database.value(over), what="the throttle is over")
-    assert (await command("status", env=offline(database))).stdout.splitlines()[1].endswith("  ok")
+    row = (await command("status", env=offline(database))).stdout.splitlines()[3]
+    assert row.endswith("  no worker is running for it")
 
 
 async def test_workers(database: Database) -> None:
@@ -138,15 +156,83 @@ async def test_workers(database: Database) -> None:
         "INSERT INTO caspen_sync.worker "
         "VALUES ('default', 'dead:1:x', '0', now() - interval '1 day', now() - interval '1 minute')"
     )
+    await registered(database, account="south")
     async with services(2, environment(database.dsn, NOWHERE, settings)):
         alive = "SELECT count(DISTINCT worker) = 3 FROM caspen_sync.worker"
         await eventually(lambda: database.value(alive), what="both are in the list")
-        workers = (await status(database))["workers"]
+        found = await status(database)
+        served = [(one["account"], one["served"]) for one in found["accounts"]]
+        assert served == [("default", True), ("north", True), ("south", False)]
+        workers = found["workers"]
         assert [(one["version"], one["accounts"]) for one in workers] == [(__version__, ["default", "north"])] * 2
         assert workers[0]["started_at"] <= workers[1]["started_at"]
         ended = await command("status", env=offline(database))
+        assert ended.stdout.startswith("everything is synced\n")
         assert ended.stdout.count(f", version {__version__}, since ") == 2
         assert "dead" not in ended.stdout
+        assert "different versions" not in ended.stdout
+        await database.pool.execute(
+            "UPDATE caspen_sync.worker SET version = '0.0' WHERE worker = $1", workers[0]["worker"]
+        )
+        ended = await command("status", env=offline(database))
+        assert f"the workers are of different versions: 0.0, {__version__}\n" in ended.stdout
+
+
+async def test_somebody_else_uses_the_key(database: Database) -> None:
+    """Slots that are held back are neither free nor used by us."""
+    store = await registered(database, limits(10))
+    await database.write("app_1", {"note": NOTE})
+    await the_claim(store)
+    told = BudgetTold(account="default", limit=10, remaining=6, started_at=clock.now())
+    assert await store.hold_back([told]) == {"default": 3}
+    (account,) = (await status(database))["accounts"]
+    assert (account["budget_free"], account["held_back"], account["budget_used"]) == (6, 3, 1)
+    assert "  6 of 10 free, 3 held back  " in (await command("status", env=offline(database))).stdout
+
+
+async def test_an_account_that_no_configuration_names(database: Database) -> None:
+    """It is named, with how many changes wait and for how long; a worker that registers it ends that."""
+    await registered(database)
+    await database.write("app_1", {"note": NOTE})
+    for number in range(3):
+        await database.write(f"app_{number}", {"note": NOTE}, account="nroth", lane="backfill" if number else "live")
+    await database.write("app_1", {"note": NOTE}, account="a\x1b[2J")
+    await database.pool.execute("UPDATE caspen_sync.outbox SET created_at = now() - interval '1 hour' WHERE id = 2")
+    found = await status(database)
+    assert [one["account"] for one in found["accounts"]] == ["default"]
+    odd, nroth = found["unregistered"]
+    assert nroth.pop("oldest_s") == pytest.approx(3600, abs=20)
+    assert nroth == {"account": "nroth", "changes": 3}
+    assert (odd["account"], odd["changes"]) == ("a\x1b[2J", 1)
+    ended = await command("status", env=offline(database))
+    assert "3 for account nroth, which no configuration names: accounts.nroth is missing, or the" in ended.stdout
+    assert ended.stdout.replace("\n", "").isprintable()
+    rows = [line.split("  ")[0] for line in ended.stdout.splitlines() if "so no worker has it" in line]
+    assert rows == ["a\N{REPLACEMENT CHARACTER}[2J", "nroth"]
+    await registered(database, account="nroth")
+    assert [one["account"] for one in (await status(database))["unregistered"]] == ["a\x1b[2J"]
+
+
+async def test_names_are_counted_to_a_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody works off grows for ever; what it costs to look does not."""
+    monkeypatch.setattr("worker.status.STRANGERS_COUNTED", 5)
+    for number in range(20):
+        await database.write(f"app_{number}", {"note": NOTE}, account="nroth")
+    async with database.pool.acquire() as conn:
+        (nroth,) = (await read(conn)).unregistered
+    assert nroth.changes == 5
+
+
+async def test_the_reader_may_ask(database: Database) -> None:
+    """What a dashboard's login sees is enough for all of it."""
+    await registered(database)
+    await database.write("app_1", {"note": NOTE})
+    await database.write("app_1", {"note": NOTE}, account="nroth")
+    async with user_with(database, "caspen_sync_reader") as dsn:
+        ended = await command("status", "--json", env=environment(dsn, NOWHERE))
+        assert (ended.exit_code, ended.stderr) == (0, "")
+        found = json.loads(ended.stdout)
+        assert (found["accounts"][0]["live"], found["unregistered"][0]["changes"]) == (1, 1)
 
 
 async def fill(database: Database, rows: int) -> None:

@@ -37,17 +37,12 @@ class Database:
     ) -> int:
         """What an application does; returns the id that the change got. `conn`: within its transaction."""
         canary.sing(changes)
+        columns = {"account": account, "appointment_id": appointment_id, "changes": json.dumps(changes), "lane": lane}
+        if traceparent is not None:
+            columns["traceparent"] = traceparent
+        places = ", ".join(f"${number + 1}" for number in range(len(columns)))
         return await (conn or self.pool).fetchval(
-            """
-            INSERT INTO caspen_sync.outbox (account, appointment_id, changes, lane, traceparent)
-            VALUES ($1, $2, $3, $4, $5)
-            RETURNING id
-            """,
-            account,
-            appointment_id,
-            json.dumps(changes),
-            lane,
-            traceparent,
+            f"INSERT INTO caspen_sync.outbox ({', '.join(columns)}) VALUES ({places}) RETURNING id", *columns.values()
         )
 
     async def value(self, sql: str, *args: Any) -> Any:

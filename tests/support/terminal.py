@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import struct
 import sys
 import termios
 from collections.abc import AsyncIterator, Mapping
@@ -33,6 +34,14 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._keyboard, text.encode())
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As a person drags the window's corner; the command is told by SIGWINCH."""
+        fcntl.ioctl(self._keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def echoes(self) -> bool:
+        """Whether what is typed is shown, as in a shell."""
+        return bool(termios.tcgetattr(self._keyboard)[3] & termios.ECHO)
 
     async def shows(self, text: str) -> None:
         await eventually(lambda: text in self.screen, what=f"the terminal shows {text!r}")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.cli.output import counted, duration, print_json, print_line, print_table
+from worker.cli.output import Coloured, painter, print_json, print_line, print_table, table_lines
 
 Captured = pytest.CaptureFixture[str]
 
@@ -72,24 +72,30 @@ def test_a_table(capsys: Captured) -> None:
     )
 
 
+def test_a_coloured_cell() -> None:
+    """Columns are as wide as what is seen of them; a colour goes around text that was made printable."""
+    row = (Coloured("x\x1b[2J", "red"), Coloured("y", "green"))
+    painted = table_lines(("A", "B"), [row], lambda text, colour: f"<{colour}:{text}>")
+    assert painted == ["A      B", "<red:x\N{REPLACEMENT CHARACTER}[2J>  <green:y>"]
+
+
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("environment", "terminal", "coloured"),
     [
-        (0, "0.0s"),
-        (0.44, "0.4s"),
-        (9.99, "10.0s"),
-        (10, "10s"),
-        (59.6, "1m 0s"),
-        (725, "12m 5s"),
-        (3600, "1h 0m"),
-        (356_400, "4d 3h"),
+        ({}, True, True),
+        ({"NO_COLOR": ""}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"TERM": "dumb"}, True, False),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
-    """Two units at most."""
-    assert duration(seconds) == text
-
-
-def test_counts() -> None:
-    """One is not many."""
-    assert [counted(number, "change") for number in (0, 1, 2)] == ["0 changes", "1 change", "2 changes"]
+def test_who_gets_colours(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], terminal: bool, coloured: bool
+) -> None:
+    """A terminal that has colours, unless somebody minds them."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    assert painter()("text", "red") == ("\x1b[31mtext\x1b[0m" if coloured else "text")

@@ -43,6 +43,12 @@ from worker.cli.arguments import parser
         ["attempts", "app_1", "--limit", "many"],
         ["pause"],
         ["resume", "default", "north"],
+        ["prune", "--older-than", "0"],
+        ["prune", "--older-than", "nan"],
+        ["prune", "--older-than", "40000"],
+        ["prune", "--older-than", "soon"],
+        ["status", "--watch", "0"],
+        ["status", "--watch", "soon"],
     ],
 )
 def test_bad_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

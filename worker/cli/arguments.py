@@ -82,6 +82,9 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser(
         "prune", help="delete what is older than the retention", description=descriptions.PRUNE
     )
+    command.add_argument(
+        "--older-than", type=values.days, metavar="DAYS", help="overrides worker.retention_days for this once"
+    )
     _add_common(command)
     command.set_defaults(handler="prune:run")
 
@@ -107,7 +110,15 @@ def _add_status(commands: Commands) -> None:
     command = commands.add_parser(
         "status", help="how it is", description=descriptions.STATUS, epilog=descriptions.EPILOG
     )
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--json", action="store_true", help="for programs; with --watch, one object a line")
+    command.add_argument(
+        "--watch",
+        type=values.seconds,
+        nargs="?",
+        const=2.0,
+        metavar="SECONDS",
+        help="again every so many seconds (default 2), in place in a terminal; q or Ctrl-C ends it",
+    )
     _add_common(command)
     command.set_defaults(handler="status:run")
 

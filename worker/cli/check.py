@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from worker.check import Finding, Verdict, check, exit_code
-from worker.cli.output import Colour, paint, print_json
+from worker.cli.output import Colour, painter, print_json
 from worker.cli.settings import settings_from
 from worker.errors import ExitCode
 from worker.privacy import printable, redacted
@@ -37,6 +37,7 @@ def _plain(finding: Finding) -> dict[str, str | None]:
 
 
 def _print(findings: Sequence[Finding]) -> None:
+    paint = painter()
     verdicts, names = max(map(len, Verdict)), max(len(finding.name) for finding in findings)
     for finding in findings:
         verdict = paint(finding.verdict.ljust(verdicts), _COLOURS[finding.verdict])

@@ -15,8 +15,9 @@ Sends pending changes to the API and writes the answers back. Without --once it 
 or SIGINT, which let requests in flight finish and give the rest back; a second signal stops at once.
 """
 STATUS = """\
-How each account is: what is pending and for how long, what is on the wire, backing off and parked, the budget, and
-whether it is paused, why, and until when; and which workers are alive.
+Whether everything is synced, and if not, what it is waiting for. Then how each account is: what is pending and for how
+long, what is on the wire, backing off and parked, the budget, and whether it is paused, why, and until when; and which
+workers are alive.
 """
 PARKED = """\
 Changes that the API refused, or that break its contract, wait here for a person. The others of their appointment go on.

@@ -1,4 +1,4 @@
-"""What commands print for people and for programs: tables and JSON."""
+"""What commands print for people and for programs: tables, colours and JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,36 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from worker.privacy import printable
+
+Colour = Literal["green", "yellow", "red", "grey"]
+Paint = Callable[[str, Colour], str]
+
+_CODES: dict[Colour, int] = {"red": 31, "green": 32, "yellow": 33, "grey": 90}
+
+
+@dataclass(frozen=True, slots=True)
+class Coloured:
+    """A table's cell with a colour of its own."""
+
+    text: str
+    colour: Colour
+
+
+def painter() -> Paint:
+    """What colours a text for stdout: not at all unless that is a terminal that has colours, and nobody minds them
+    (https://no-color.org)."""
+    coloured = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return _colour if coloured else lambda text, _: text
+
+
+def _colour(text: str, colour: Colour) -> str:
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
 
 def print_line(text: str) -> None:
@@ -21,52 +45,36 @@ def print_line(text: str) -> None:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns under their names; the last one may be long. None is shown as -."""
+    for line in table_lines(header, rows, painter()):
+        print(line)
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[object]], paint: Paint) -> list[str]:
+    """The lines of that table. A cell that is Coloured is painted."""
     texts = [list(header), *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in texts) for column in range(len(header) - 1)]
-    for row in texts:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[-1]]).rstrip())
+    widths = [max(len(row[column]) for row in texts) for column in range(len(header) - 1)] + [0]
+    lines = []
+    for texts_of_row, row in zip(texts, [header, *rows], strict=True):
+        cells = [text.ljust(width) for text, width in zip(texts_of_row, widths, strict=True)]
+        cells[-1] = cells[-1].rstrip()
+        painted = [
+            paint(text, cell.colour) if isinstance(cell, Coloured) else text
+            for text, cell in zip(cells, row, strict=True)
+        ]
+        lines.append("  ".join(painted).rstrip())
+    return lines
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, on_one_line: bool = False) -> None:
     """One JSON document; dataclasses are objects, times are ISO 8601. No character in it steers a terminal."""
-    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
+    ascii_only = sys.stdout.encoding.lower() != "utf-8"
+    text = json.dumps(value, default=_plain, indent=None if on_one_line else 2, ensure_ascii=ascii_only)
     print(_UNSEEN.sub(_escaped, text))
-
-
-Colour = Literal["green", "yellow", "red", "grey"]
-
-_COLOURS: dict[Colour, int] = {"green": 32, "yellow": 33, "red": 31, "grey": 90}
-
-
-def paint(text: str, colour: Colour) -> str:
-    """In this colour where stdout is a terminal that shows some, and nobody set NO_COLOR (no-color.org)."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
 def local_time(at: datetime) -> str:
     """To the second, in the zone of whoever reads it."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 4d 3h, 12m 5s, 0.4s."""
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, length)
-        if count or parts:
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
-
-
-def counted(number: int, noun: str) -> str:
-    """1 change, 2 changes."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # Line feeds are the document's own; json.dumps has escaped the others of ASCII but DEL.
@@ -79,7 +87,8 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else printable(str(value))
+    text = value.text if isinstance(value, Coloured) else value
+    return "-" if text is None else printable(str(text))
 
 
 def _plain(value: Any) -> Any:

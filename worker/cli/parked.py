@@ -13,7 +13,7 @@ import asyncpg
 from worker.byhand import By, whoami
 from worker.cli.attempts import print_attempts
 from worker.cli.body import ask_for_body
-from worker.cli.output import counted, local_time, print_json, print_line, print_table
+from worker.cli.output import local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
 from worker.cli.terminal import interruptible
 from worker.config import Settings
@@ -22,6 +22,7 @@ from worker.errors import ExitCode, UsageError
 from worker.history import attempts, interventions
 from worker.migrate import require_current_schema
 from worker.parked import Filter, ParkedChange, Retried, contents, discard, edit, find, find_all, retry
+from worker.words import counted
 
 SHOWN_ATTEMPTS = 20
 

@@ -6,6 +6,9 @@ import argparse
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+# As for worker.retention_days.
+DAYS_MAX = 36_500
+
 
 def seconds(text: str) -> float:
     """A time span, in seconds."""
@@ -15,6 +18,17 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def days(text: str) -> float:
+    """A number of days."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= DAYS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days above 0")
     return value
 
 

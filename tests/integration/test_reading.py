@@ -1,0 +1,152 @@
+"""The shared reading: many ask how it is, and the database is asked seldom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.support.canary import NOTE
+from tests.support.claims import registered
+from tests.support.database import Database
+from tests.support.waiting import eventually
+from worker import reading as module
+from worker.errors import DatabaseUnreachable, SchemaMissing
+from worker.reading import SharedReading
+from worker.status import Status
+
+
+class Clock:
+    """Goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def now(self) -> float:
+        return self.now_s
+
+
+@contextlib.asynccontextmanager
+async def held(database: Database) -> AsyncIterator[None]:
+    """As long as this lasts, no reading comes to its end."""
+    async with database.pool.acquire() as conn, conn.transaction():
+        await conn.execute("LOCK TABLE caspen_sync.worker IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+async def one_reads(database: Database) -> None:
+    """Waits until the database is asked."""
+    await eventually(lambda: readers(database), what="a reading waits")
+
+
+async def readers(database: Database) -> int:
+    """How many readings wait in the database."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return int(await database.value(sql))
+
+
+def pending(found: Status) -> int:
+    return sum(one.pending for one in found.accounts)
+
+
+async def write(database: Database) -> None:
+    await database.write("app_1", {"note": NOTE})
+
+
+async def test_a_reading_is_kept(database: Database) -> None:
+    """For a second in any case, and for as long as its asker allows; its ages go on meanwhile."""
+    clock = Clock()
+    reading = SharedReading(database.pool, now=clock.now)
+    await registered(database)
+    await write(database)
+    first = await reading.get(0.0)
+    assert (pending(first), first.age_s) == (1, 0.0)
+    await write(database)
+    clock.now_s += 0.9
+    kept = await reading.get(0.0)
+    assert (pending(kept), kept.age_s) == (1, pytest.approx(0.9))
+    oldest_s, before_s = kept.accounts[0].oldest_s, first.accounts[0].oldest_s
+    assert oldest_s is not None
+    assert before_s is not None
+    assert oldest_s - before_s == pytest.approx(0.9)
+    clock.now_s += 20
+    assert pending(await reading.get(30.0)) == 1
+    assert pending(await reading.get(10.0)) == 2
+    assert (await reading.get(10.0)).age_s == 0.0
+
+
+@pytest.mark.parametrize(("took_s", "kept_s"), [(0.5, 25.0), (5.0, 60.0)])
+async def test_what_takes_long_is_kept_long(database: Database, took_s: float, kept_s: float) -> None:
+    """For fifty times what it took, a minute at the most: a large backlog costs no more than a small one. Nobody who
+    allows more gets it older than that."""
+    clock = Clock()
+    reading = SharedReading(database.pool, now=clock.now)
+    async with held(database):
+        asked = asyncio.create_task(reading.get(0.0))
+        await one_reads(database)
+        clock.now_s += took_s
+    assert (await asked).age_s == took_s
+    clock.now_s += kept_s - took_s - 0.01
+    assert (await reading.get(0.0)).age_s > took_s
+    clock.now_s += 0.02
+    assert (await reading.get(0.0 if kept_s < 60 else 1e9)).age_s == 0.0
+
+
+async def test_all_who_come_meanwhile_share_one(database: Database) -> None:
+    """Fifty askers are one reading over one connection; one of them who goes away takes nothing from the others."""
+    reading = SharedReading(database.pool)
+    async with held(database):
+        asked = [asyncio.create_task(reading.get(0.0)) for _ in range(50)]
+        await one_reads(database)
+        asked[0].cancel()
+        asked.append(asyncio.create_task(reading.get(0.0)))
+        await asyncio.sleep(0.05)
+        assert await readers(database) == 1
+        assert database.pool.get_size() - database.pool.get_idle_size() <= 3  # the lock's, the reading's, this look's
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert all(isinstance(result, Status) for result in results[1:])
+
+
+async def test_a_fault_is_told_to_all_and_soon_forgotten(database: Database) -> None:
+    """Each asker gets it, as an exception of its own. A second later the database is asked again, whatever age is
+    allowed."""
+    clock = Clock()
+    reading = SharedReading(database.pool, now=clock.now)
+    await registered(database)
+    await reading.get(0.0)
+    clock.now_s += 5
+    await database.pool.execute("ALTER TABLE caspen_sync.queue RENAME TO queue_away")
+    faults = await asyncio.gather(*(reading.get(0.0) for _ in range(3)), return_exceptions=True)
+    assert [type(fault) for fault in faults] == [SchemaMissing] * 3
+    assert len(set(map(id, faults))) == 3
+    assert "run caspen-sync migrate" in str(faults[0])
+    await database.pool.execute("ALTER TABLE caspen_sync.queue_away RENAME TO queue")
+    clock.now_s += 0.9
+    with pytest.raises(SchemaMissing):
+        await reading.get(60.0)
+    clock.now_s += 0.2
+    assert (await reading.get(60.0)).age_s == 0.0
+
+
+async def test_a_pool_without_a_free_connection(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for without an end, and the wait is not taken for what the reading costs."""
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.05)
+    clock = Clock()
+    async with asyncpg.create_pool(database.dsn, min_size=0, max_size=1) as pool:
+        reading = SharedReading(pool, now=clock.now)
+        async with pool.acquire():
+            with pytest.raises(DatabaseUnreachable):
+                await reading.get(0.0)
+        monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 10)
+        clock.now_s += 2
+        async with pool.acquire():
+            asked = asyncio.create_task(reading.get(0.0))
+            await asyncio.sleep(0.05)
+            clock.now_s += 5
+        assert (await asked).age_s == 0.0
+        clock.now_s += 1.5
+        assert (await reading.get(0.0)).age_s == 0.0
