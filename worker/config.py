@@ -46,7 +46,7 @@ class DatabaseSettings(_Section):
     """A libpq URI or nothing: then libpq's PG* variables decide."""
 
     pgbouncer: bool = False
-    """True behind PgBouncer's transaction pooling: no LISTEN, no statement cache. Left false there, statements fail."""
+    """True behind PgBouncer's transaction pooling: no LISTEN, no statement cache. Left false there, nothing works."""
 
 
 class ApiSettings(_Section):

@@ -11,14 +11,13 @@ import asyncpg
 
 from worker.config import DatabaseSettings
 from worker.errors import ConfigError, DatabaseRefused, DatabaseUnreachable, SchemaMissing
+from worker.session import ISOLATION, SETTINGS, PooledConnection
 
 APPLICATION_NAME = "caspen-sync"
 CONNECT_TIMEOUT_S = 10.0
 # When a connection goes dark, this is how late it is found out: early enough that after the slowest answer a claim of
 # 2.5 request timeouts still holds when its outcome is written over another connection.
 STATEMENT_TIMEOUT_S = 20.0
-# How long Postgres waits in the middle of a transaction for a worker that vanished, and keeps its locks.
-VANISHED_MS = 15_000
 
 # Answers of a healthy server that a person has to mend: no use in asking again at once.
 _REFUSALS = (
@@ -27,6 +26,9 @@ _REFUSALS = (
 )
 # Not the schema that our statements were written for. Were it blamed on an answer, accepted changes would park.
 _SCHEMA = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+# What comes of prepared statements where each transaction meets another server connection. Before _SCHEMA, of which one
+# is a kind.
+_LOST_STATEMENT = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
 _READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched)
 # Nobody answers, or the connection is gone: also one that ended while it was idle.
 _AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
@@ -60,6 +62,8 @@ def understood() -> Iterator[None]:
         ) from error
     except _REFUSALS as error:
         raise DatabaseRefused(f"database: Postgres refused: {_reason(error)}") from error
+    except _LOST_STATEMENT as error:
+        raise _pgbouncer_unawares(error) from error
     except _SCHEMA as error:
         raise SchemaMissing(
             f"database: the schema is missing or incomplete: {_reason(error)}; run caspen-sync migrate"
@@ -74,7 +78,7 @@ def understood() -> Iterator[None]:
     except _PASSING as error:
         raise DatabaseUnreachable(f"database: Postgres cannot do this now: {_reason(error)}") from error
     except _AWAY as error:
-        raise DatabaseUnreachable(f"database: cannot be reached: {_reason(error)}") from error
+        raise _away(error) from error
 
 
 def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
@@ -85,26 +89,13 @@ def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
         "command_timeout": STATEMENT_TIMEOUT_S,
         # Of several hosts the primary, and never a standby, whose answers are old and which takes no claim.
         "target_session_attrs": "read-write",
+        "server_settings": {"application_name": APPLICATION_NAME},
     }
     if settings.pgbouncer:
-        # Under transaction pooling each transaction may meet another server connection: no prepared statement lasts,
-        # and no startup parameter but the common ones is let through.
-        options |= {"statement_cache_size": 0, "server_settings": {"application_name": APPLICATION_NAME}}
+        # No prepared statement lasts, and no startup parameter but the common ones is let through.
+        options |= {"statement_cache_size": 0, "connection_class": PooledConnection}
     else:
-        options["server_settings"] = {
-            "application_name": APPLICATION_NAME,
-            # Compiling or planning a claim takes longer than running it. One plan serves for as long as the connection
-            # lasts, so it must not be the scan that was cheapest while a table was empty.
-            "jit": "off",
-            "plan_cache_mode": "force_generic_plan",
-            "enable_seqscan": "off",
-            "enable_bitmapscan": "off",
-            # The claim counts on a lock that waits to see the row's newest version; a claim that was given out must
-            # not be forgotten by a crash.
-            "default_transaction_isolation": "read committed",
-            "synchronous_commit": "on",
-            "idle_in_transaction_session_timeout": str(VANISHED_MS),
-        }
+        options["server_settings"] |= SETTINGS | {"default_transaction_isolation": ISOLATION}
     return options
 
 
@@ -166,6 +157,19 @@ def _readable_dsn() -> Iterator[None]:
             "database.dsn: is no Postgres URI such as postgresql://user@host/clinic (and libpq's PG* variables, "
             "where they fill in, make none either)"
         ) from None
+
+
+def _away(error: BaseException) -> DatabaseUnreachable | DatabaseRefused:
+    if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):
+        return _pgbouncer_unawares(error)
+    return DatabaseUnreachable(f"database: cannot be reached: {_reason(error)}")
+
+
+def _pgbouncer_unawares(error: BaseException) -> DatabaseRefused:
+    return DatabaseRefused(
+        f"database: a PgBouncer is in between: {_reason(error)}; set database.pgbouncer = true, and have no parameters "
+        "of your own in database.dsn (migrate needs the server's own address)"
+    )
 
 
 def _reason(error: BaseException) -> str:

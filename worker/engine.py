@@ -293,10 +293,11 @@ class Engine:
         """Reads what has changed, and lets a refused account try another token at once."""
         self._read_tokens()
         for account, source in self._tokens.items():
-            if self._tried_tokens.get(account) != source.fingerprint:
-                if await self._patiently(self._store.fresh_token, account, source.fingerprint):
+            fingerprint = source.fingerprint  # another one may be read while the database is told of this one
+            if self._tried_tokens.get(account) != fingerprint:
+                if await self._patiently(self._store.fresh_token, account, fingerprint):
                     self._log.info("token_replaced", account=account)
-                self._tried_tokens[account] = source.fingerprint
+                self._tried_tokens[account] = fingerprint
 
     def _read_tokens(self, *, force: bool = False) -> None:
         for source in self._tokens.values():

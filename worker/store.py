@@ -97,11 +97,13 @@ class Store:
     ) -> list[Claim]:
         """Claims at most `capacities[account]` appointments of each account, each with a slot and its changes."""
         asked_at = clock.now()
+        # Rows of accounts are locked in this order: not in that of the configuration, which may differ between hosts.
+        accounts = sorted(capacities)
         async with self._connection() as conn:
             rows = await conn.fetch(
                 query("claim"),
-                list(capacities),
-                list(capacities.values()),
+                accounts,
+                [capacities[account] for account in accounts],
                 self._worker,
                 timeout_s,
                 lease_s,

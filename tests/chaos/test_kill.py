@@ -19,11 +19,11 @@ from tests.support.audit import (
     most_in_any_window,
 )
 from tests.support.database import Database
+from tests.support.pgbouncer import pgbouncer
 from tests.support.processes import TOKEN, command, environment, start
 from tests.support.waiting import eventually
 from worker.sandbox import Sandbox, SandboxSettings
 
-APPOINTMENTS = 300
 LIMIT = 60
 WINDOW_S = 1.0
 PROCESSES = 3
@@ -41,11 +41,11 @@ def _change(chance: random.Random, number: int) -> dict[str, Any]:
     return change
 
 
-async def _write(database: Database, seed: int, share: int, shares: int) -> None:
+async def _write(database: Database, seed: int, appointments: range) -> None:
     """One writer: up to six changes for each of its appointments, some in one transaction, some rolled back."""
-    chance = random.Random(seed + share)
+    chance = random.Random(seed + appointments.start)
     async with database.pool.acquire() as conn:
-        for appointment in range(share, APPOINTMENTS, shares):
+        for appointment in appointments:
             for number in range(1, chance.randint(1, 6) + 1):
                 transaction = conn.transaction()
                 await transaction.start()
@@ -80,54 +80,64 @@ async def _keep_killing(env: dict[str, str], chance: random.Random, done: asynci
     return killed
 
 
+LIMITS = {
+    "API__TIMEOUT_S": "1",
+    "ACCOUNTS__DEFAULT__RATE_LIMIT": str(LIMIT),
+    "ACCOUNTS__DEFAULT__RATE_WINDOW_S": str(WINDOW_S),
+    "ACCOUNTS__DEFAULT__RATE_GUARD_S": "0.05",
+}
 FAULTS = {"http_503": 0.03, "reset_after": 0.03, "garbled": 0.03}
 
 
 @pytest.mark.parametrize(
-    "faults", [pytest.param({}, marks=pytest.mark.long, id="calm"), pytest.param(FAULTS, id="faulty")]
+    ("appointments", "faults", "pooled"),
+    [
+        pytest.param(100, FAULTS, False, id="short"),
+        pytest.param(300, {}, False, marks=pytest.mark.long, id="calm"),
+        pytest.param(300, FAULTS, False, marks=pytest.mark.long, id="faulty"),
+        pytest.param(300, FAULTS, True, marks=pytest.mark.long, id="pgbouncer"),
+    ],
 )
-async def test_killed_workers_break_no_rule(database: Database, faults: dict[str, float]) -> None:
-    """300 appointments, up to 6 changes each, 3 processes of which one is killed again and again: every rule holds."""
+async def test_killed_workers_break_no_rule(
+    database: Database, server_dsn: str, appointments: int, faults: dict[str, float], pooled: bool
+) -> None:
+    """Up to 6 changes for each appointment, 3 processes of which one is killed again and again: every rule holds."""
     seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"CASPEN_SYNC_TEST_SEED={seed}")
-    chance = random.Random(seed)
     settings = SandboxSettings(
         tokens=(TOKEN,), limit=LIMIT, window_s=WINDOW_S, latency_s=0.1, latency_jitter_s=0.05, faults=faults, seed=seed
     )
-    async with Sandbox(settings) as sandbox:
-        env = environment(
-            database.dsn,
-            sandbox.base_url,
-            {
-                "API__TIMEOUT_S": "1",
-                "ACCOUNTS__DEFAULT__RATE_LIMIT": str(LIMIT),
-                "ACCOUNTS__DEFAULT__RATE_WINDOW_S": str(WINDOW_S),
-                "ACCOUNTS__DEFAULT__RATE_GUARD_S": "0.05",
-            },
-        )
-        done = asyncio.Event()
-        killing = asyncio.create_task(_keep_killing(env, chance, done))
-        await asyncio.gather(*(_write(database, seed, share, 4) for share in range(4)))
+    with pgbouncer(server_dsn) if pooled else contextlib.nullcontext() as bouncer:
+        async with Sandbox(settings) as sandbox:
+            way = {"DATABASE__DSN": bouncer.dsn(database.dsn), "DATABASE__PGBOUNCER": "true"} if bouncer else {}
+            env = environment(database.dsn, sandbox.base_url, LIMITS | way)
+            await _check(database, sandbox, env, appointments, seed)
 
-        async def few_left() -> bool:
-            return int((await database.states()).get("pending", 0)) < APPOINTMENTS // 20
 
-        await eventually(few_left, limit_s=90, every_s=0.2, what="nearly all changes are settled")
-        done.set()
-        killed = await killing
+async def _check(database: Database, sandbox: Sandbox, env: dict[str, str], appointments: int, seed: int) -> None:
+    done = asyncio.Event()
+    killing = asyncio.create_task(_keep_killing(env, random.Random(seed), done))
+    await asyncio.gather(*(_write(database, seed, range(share, appointments, 4)) for share in range(4)))
 
-        async def drained() -> bool:
-            ended = await command("run", "--once", env=env)
-            assert ended.exit_code in (0, 75), ended
-            return ended.exit_code == 0
+    async def few_left() -> bool:
+        return int((await database.states()).get("pending", 0)) < appointments // 20
 
-        await eventually(drained, limit_s=60, what="a drain")
-        assert killed >= 3
-        await assert_settled(database)
-        assert (await database.states()).keys() == {"synced"}
-        await assert_final_state(database, sandbox.appointments)
-        await assert_accounted_for(database, sandbox.log)
-        assert_no_overlap(sandbox.log)
-        assert_id_order(sandbox.log)
-        assert most_in_any_window((entry.received_at for entry in sandbox.log), WINDOW_S) <= LIMIT
-        assert not any(entry.throttled for entry in sandbox.log)
+    await eventually(few_left, limit_s=90, every_s=0.2, what="nearly all changes are settled")
+    done.set()
+    killed = await killing
+
+    async def drained() -> bool:
+        ended = await command("run", "--once", env=env)
+        assert ended.exit_code in (0, 75), ended
+        return ended.exit_code == 0
+
+    await eventually(drained, limit_s=60, what="a drain")
+    assert killed >= 3
+    await assert_settled(database)
+    assert (await database.states()).keys() == {"synced"}
+    await assert_final_state(database, sandbox.appointments)
+    await assert_accounted_for(database, sandbox.log)
+    assert_no_overlap(sandbox.log)
+    assert_id_order(sandbox.log)
+    assert most_in_any_window((entry.received_at for entry in sandbox.log), WINDOW_S) <= LIMIT
+    assert not any(entry.throttled for entry in sandbox.log)

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from tests.support.database import Database, with_database
-from tests.support.processes import TOKEN, Ended, command, environment, start, stop
+from tests.support.processes import DIRECT, TOKEN, Ended, command, environment, start, stop
 from tests.support.rawserver import closed_port
 from tests.support.waiting import eventually
 from worker import __version__
@@ -207,7 +207,7 @@ async def test_a_schema_that_lacks_a_migration(args: list[str], database: Databa
 async def test_a_schema_that_is_too_new(args: list[str], database: Database) -> None:
     """78: it is the program that is to be updated, and the schema is left alone."""
     await database.value("INSERT INTO caspen_sync.migration (number, name) VALUES (9999, 'from_the_future')")
-    ended = await said(*args, env=environment(database.dsn, NOWHERE))
+    ended = await said(*args, env=environment(database.dsn, NOWHERE, DIRECT))
     assert ended.exit_code == 78
     assert "9999" in ended.stderr
     assert "install a newer caspen-sync" in ended.stderr
@@ -216,13 +216,13 @@ async def test_a_schema_that_is_too_new(args: list[str], database: Database) -> 
 @pytest.mark.parametrize("args", [["run", "--once"], ["migrate"]])
 async def test_what_postgres_refuses(args: list[str], server_dsn: str) -> None:
     """A database that is not there, a role that may not log in: 78, in Postgres's words, which name them."""
-    ended = await said(*args, env=environment(with_database(server_dsn, "no_such_clinic"), NOWHERE))
+    ended = await said(*args, env=environment(with_database(server_dsn, "no_such_clinic"), NOWHERE, DIRECT))
     assert ended.exit_code == 78
     assert "no_such_clinic" in ended.stderr
 
     parts = urlsplit(server_dsn)
     stranger = urlunsplit(parts._replace(netloc=f"no_such_role:{SECRET}@{parts.netloc.rpartition('@')[2]}"))
-    ended = await said(*args, env=environment(stranger, NOWHERE))
+    ended = await said(*args, env=environment(stranger, NOWHERE, DIRECT))
     assert ended.exit_code == 78
     assert "no_such_role" in ended.stderr
 
@@ -241,7 +241,7 @@ async def test_migrate(empty_database: str) -> None:
 
 async def test_migrate_from_two_hosts_at_once(empty_database: str) -> None:
     """Both end well; each migration is applied by one of them."""
-    ends = await asyncio.gather(*(said("migrate", env=environment(empty_database, NOWHERE)) for _ in range(2)))
+    ends = await asyncio.gather(*(said("migrate", env=environment(empty_database, NOWHERE, DIRECT)) for _ in range(2)))
     assert [ended.exit_code for ended in ends] == [0, 0]
     applied = [line for ended in ends for line in ended.stdout.splitlines() if line.startswith("applied")]
     assert len(applied) == len(known_migrations())

@@ -152,7 +152,10 @@ async def test_the_settings_of_a_real_installation_do_not_reach_the_demo(folder:
     assert left_behind(folder) == [str(folder / "config.toml")]
 
 
-@pytest.mark.parametrize(("number", "when"), [(signal.SIGTERM, "started a Postgres"), (signal.SIGINT, "changes done")])
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [(signal.SIGTERM, "started a Postgres"), pytest.param(signal.SIGINT, "changes done", marks=pytest.mark.long)],
+)
 async def test_a_demo_that_is_interrupted_leaves_nothing_behind(
     folder: Path, number: signal.Signals, when: str
 ) -> None:

@@ -66,6 +66,7 @@ async def test_one_run_through_a_restart(server: Server) -> None:
         await one.nothing_lost()
 
 
+@pytest.mark.long
 async def test_a_failover_to_a_standby(server: Server) -> None:
     """The service's connections reach a standby, which only reads: it waits and says so, and works on when the standby
     is promoted. Whoever starts meanwhile is told so in one line."""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.database import Database, with_database
 from tests.support.outages import PASSWORD, clinic, refused, watched
+from tests.support.processes import DIRECT
 from tests.support.roles import user_with
 from tests.support.servers import Server, looked_into
 from worker.migrate import known_migrations, migrate
@@ -46,7 +47,7 @@ async def rename(admin: asyncpg.Connection, name: str, new_name: str) -> None:
 async def test_a_database_that_is_closed(database: Database) -> None:
     """ALLOW_CONNECTIONS false with requests on the wire: the service waits and says so, one run ends with 69, and
     everything is written once it is open again."""
-    async with clinic(database, latency_s=0.5) as one, administrator(database) as (admin, name):
+    async with clinic(database, latency_s=0.5, **DIRECT) as one, administrator(database) as (admin, name):
         await one.write(8)
         async with watched(one.env) as service:
             await one.on_the_wire(8)
@@ -78,7 +79,7 @@ async def test_a_database_that_is_renamed(database: Database) -> None:
 
 async def test_a_database_that_is_made_anew(database: Database, template: str) -> None:
     """Dropped and made again under a running service, which then knows nothing of its accounts: it works on there."""
-    async with clinic(database) as one, administrator(database) as (admin, name):
+    async with clinic(database, **DIRECT) as one, administrator(database) as (admin, name):
         await one.write(2)
         async with watched(one.env) as service:
             await one.nothing_lost()

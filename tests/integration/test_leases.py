@@ -104,7 +104,7 @@ async def test_a_dead_holder_is_fenced_out(database: Database) -> None:
     store = await registered(database)
     await database.write("app_1", {"note": "a"})
     old = await the_claim(store, lease_s=0.2)
-    other = Store(database.pool, worker="worker-2")
+    other = Store(database.workers, worker="worker-2")
     (new,) = await eventually(lambda: claim(other), what="the appointment is claimed again")
     assert new.token != old.token
     assert ids(new) == ids(old)

@@ -85,7 +85,7 @@ async def test_no_change_goes_out_twice_or_out_of_order(database: Database, seed
                         await database.write(appointment_id, changes, lane=lane, conn=conn)
 
     async def work(number: int) -> None:
-        store = Store(database.pool, worker=f"worker-{number}")
+        store = Store(database.workers, worker=f"worker-{number}")
         while True:
             wrote_before = writing
             taken = await store.take_in(["default"])

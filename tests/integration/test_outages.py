@@ -42,10 +42,8 @@ def gaps(log: list[Entry]) -> list[float]:
     return [later.received_at - earlier.received_at for earlier, later in itertools.pairwise(log)]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    ["http_503", *(pytest.param(fault, marks=pytest.mark.long) for fault in ("http_502", "reset_before", "slow"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("fault", ["http_503", "http_502", "reset_before", "slow"])
 async def test_an_outage_is_probed_by_one_at_a_time(database: Database, fault: str) -> None:
     """Three services: after the first failures never two requests at once, further and further apart up to the longest
     interval; a cron job exits 75. When the API is back, all is synced, and nobody paid for the outage."""

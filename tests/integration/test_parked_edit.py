@@ -14,7 +14,7 @@ from tests.support.canary import NOTE
 from tests.support.claims import registered, snapshot, the_claim
 from tests.support.database import Database
 from tests.support.parking import BY, found, offline, parked, state, synced
-from tests.support.processes import TOKEN, command, environment, start
+from tests.support.processes import DIRECT, TOKEN, command, environment, start
 from tests.support.terminal import CTRL_C, at_a_terminal
 from tests.support.waiting import eventually
 from worker.merge import fold
@@ -116,7 +116,7 @@ def arguments_of(pid: int) -> str:
 
 async def test_never_in_the_list_of_processes(database: Database, change: int) -> None:
     """The body is in no argument. While it is waited for, somebody else deals with the change, and that is told."""
-    process = await start("parked", "edit", str(change), env=offline(database), piped=True)
+    process = await start("parked", "edit", str(change), env=offline(database, DIRECT), piped=True)
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%rejection r%'"
     await eventually(lambda: database.value(waiting + " AND datname = current_database()"), what="it waits for a body")
     assert process.stdin
@@ -243,7 +243,7 @@ async def test_a_terminal_that_goes_away(
 
 async def test_one_ctrl_c_ends_the_wait_for_standard_input(database: Database, change: int) -> None:
     """At a terminal with --file -, one Ctrl-C is enough."""
-    async with at_a_terminal("parked", "edit", str(change), "--file", "-", env=offline(database)) as terminal:
+    async with at_a_terminal("parked", "edit", str(change), "--file", "-", env=offline(database, DIRECT)) as terminal:
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%rejection r%'"
         await eventually(lambda: database.value(waiting + " AND datname = current_database()"), what="it waits")
         terminal.type(CTRL_C)

@@ -12,7 +12,7 @@ from tests.support.audit import assert_final_state, assert_no_overlap, assert_se
 from tests.support.claims import accepted, blocked, claim, ids, registered, settle, settlement, the_claim
 from tests.support.database import Database
 from tests.support.parking import BY, found, offline, park, parked, state, synced
-from tests.support.processes import TOKEN, command, environment, services
+from tests.support.processes import DIRECT, TOKEN, command, environment, services
 from tests.support.waiting import eventually
 from worker.merge import fold
 from worker.parked import Retried, discard, retry
@@ -133,7 +133,7 @@ async def test_an_idle_service_wakes_at_once(database: Database) -> None:
     """It polls once in ten minutes, so it is the retry that wakes it."""
     async with strict() as sandbox:
         change = await database.write("app_1", {"note": OLD})
-        env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "600"})
+        env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "600"} | DIRECT)
         async with services(1, env):
             await eventually(lambda: state_is(database, {"parked": 1}), what="it parks")
             sandbox.appointments.add("app_1")

@@ -10,7 +10,7 @@ from tests.support.canary import NOTE
 from tests.support.claims import claim, registered, settle, stopped, the_claim
 from tests.support.database import Database
 from tests.support.parking import offline
-from tests.support.processes import TOKEN, command, environment, services
+from tests.support.processes import DIRECT, TOKEN, command, environment, services
 from tests.support.waiting import eventually
 from worker.claims import PauseKind
 from worker.sandbox import Sandbox, SandboxSettings
@@ -20,7 +20,7 @@ async def test_a_running_service(database: Database) -> None:
     """A pause stops its requests, though changes come in; a resume starts them at once, though it polls once in ten
     minutes. Another account goes on all the time."""
     async with Sandbox(SandboxSettings(tokens=(TOKEN, "token-north"), limit=1000)) as sandbox:
-        settings = {"ACCOUNTS__NORTH__TOKEN": "token-north", "WORKER__POLL_S": "600"}
+        settings = {"ACCOUNTS__NORTH__TOKEN": "token-north", "WORKER__POLL_S": "600"} | DIRECT
         async with services(1, environment(database.dsn, sandbox.base_url, settings)):
             await database.write("app_0", {"note": NOTE})
             await eventually(lambda: len(sandbox.log) == 1, what="the first request")

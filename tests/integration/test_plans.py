@@ -94,7 +94,7 @@ async def test_every_table_is_read_by_account_through_an_index(
 
 async def test_a_claim_reads_no_more_than_its_batch(database: Database, worker_connection: asyncpg.Connection) -> None:
     """Beside finished rows, waiting appointments and one with thousands of changes, a claim reads what it takes."""
-    store = Store(database.pool, worker="w")
+    store = Store(database.workers, worker="w")
     await store.register({"default": AccountSettings()})
     written = {"'finished_' || i": 5_000, "'waiting_' || i": 3_000, "'hot'": 1_500, "'due_' || i": 100}
     for appointment, count in written.items():

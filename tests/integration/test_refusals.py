@@ -48,7 +48,8 @@ async def write(database: Database) -> None:
         await database.write(f"app_{number:02}", {"note": "n"})
 
 
-@pytest.mark.parametrize("healer", ["service", pytest.param("once", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("healer", ["service", "once"])
 async def test_a_refusal_of_ten_windows_costs_nobody_anything(database: Database, tmp_path: Path, healer: str) -> None:
     """A service runs, and so do cron jobs, which exit 77. The requests are bounded by the probes. A new token in the
     file heals all of it within a probe interval."""

@@ -76,7 +76,7 @@ async def test_what_is_finished_and_old_goes(database: Database) -> None:
         await aged(database, state, days=31)
     await aged(database, "synced", days=31, account="other")
     kept = {await aged(database, state, days=29) for state in ("synced", "discarded")}
-    pruned = await prune(database.pool, retention_days=DAYS)
+    pruned = await prune(database.workers, retention_days=DAYS)
     assert (pruned.changes, pruned.attempts) == (3, 3)
     assert await left(database) == dict.fromkeys(("outbox", "attempt", "rejection", "intervention"), kept)
 
@@ -87,7 +87,7 @@ async def test_what_waits_stays_with_its_history(database: Database) -> None:
     kept = {await aged(database, state, days=400) for state in ("pending", "parked")}
     gone = await aged(database, "synced", days=300)
     assert gone not in kept
-    await prune(database.pool, retention_days=DAYS)
+    await prune(database.workers, retention_days=DAYS)
     assert await left(database) == dict.fromkeys(("outbox", "attempt", "rejection", "intervention"), kept)
 
 
@@ -96,7 +96,7 @@ async def test_finished_late_is_kept_from_then_on(database: Database) -> None:
     await registered(database)
     change_id = await aged(database, "synced", days=100)
     await database.pool.execute("UPDATE caspen_sync.outbox SET finished_at = now() - interval '1 day'")
-    await prune(database.pool, retention_days=DAYS)
+    await prune(database.workers, retention_days=DAYS)
     assert (await left(database))["outbox"] == {change_id}
 
 
@@ -106,7 +106,7 @@ async def test_many_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -
     await registered(database)
     for number in range(40):
         await aged(database, "parked" if number % 3 == 0 else "synced", days=60)
-    pruned = await prune(database.pool, retention_days=DAYS)
+    pruned = await prune(database.workers, retention_days=DAYS)
     assert pruned.changes == 26
     assert set(await database.states()) == {"parked"}
     assert pruned.attempts == 26
@@ -174,7 +174,7 @@ async def test_a_row_that_somebody_holds_holds_up_nobody(database: Database) -> 
     async with database.pool.acquire() as conn, conn.transaction():
         await conn.execute("SELECT FROM caspen_sync.outbox WHERE id = $1 FOR UPDATE", held)
         async with asyncio.timeout(10):
-            assert (await prune(database.pool, retention_days=DAYS)).changes == 1
+            assert (await prune(database.workers, retention_days=DAYS)).changes == 1
     assert (await left(database))["outbox"] == {held}
 
 
@@ -216,7 +216,7 @@ async def test_the_service_does_it_by_itself(database: Database, monkeypatch: py
     with structlog.testing.capture_logs() as events:
         await database.pool.execute("ALTER TABLE caspen_sync.attempt RENAME TO attempt_away")
         going_on: asyncio.Task[Any] = asyncio.create_task(
-            keep_retention(database.pool, retention_days=DAYS, log=structlog.get_logger(), chance=_AtOnce())
+            keep_retention(database.workers, retention_days=DAYS, log=structlog.get_logger(), chance=_AtOnce())
         )
         await eventually(lambda: any(event["event"] == "prune_failed" for event in events))
         await database.pool.execute("ALTER TABLE caspen_sync.attempt_away RENAME TO attempt")

@@ -11,6 +11,8 @@ import pytest
 from tests.support.claims import accepted, blocked, claim, ids, limits, registered, settle
 from tests.support.database import Database
 from tests.support.waiting import eventually
+from worker.config import DatabaseSettings
+from worker.database import connect_options
 from worker.store import Store
 
 
@@ -48,7 +50,7 @@ async def test_the_limit_may_change_under_load(database: Database) -> None:
     )
 
     async def work(number: int) -> None:
-        store = Store(database.pool, worker=f"worker-{number}")
+        store = Store(database.workers, worker=f"worker-{number}")
         while len(sent) < total:
             await store.take_in(["default"])
             claims = await claim(store, 8, timeout_s=0.02)
@@ -86,10 +88,11 @@ async def test_hosts_may_name_their_accounts_in_any_order(database: Database, or
     for account in ("a", "b"):
         await registered(database, limits(10), account=account)
         await database.write("app_1", {"note": None}, account=account)
-    store = Store(database.pool, worker="worker-1")
+    store = Store(database.workers, worker="worker-1")
     await store.take_in(["a", "b"])
     await database.pool.execute("UPDATE caspen_sync.account SET pause_kind = 'refused', paused_until = now()")
-    pool = await asyncpg.create_pool(database.dsn, min_size=0, max_size=1)
+    settings = DatabaseSettings.model_validate({"dsn": database.dsn})
+    pool = await asyncpg.create_pool(min_size=0, max_size=1, **connect_options(settings))
     async with pool.acquire() as conn:
         pid = conn.get_server_pid()
     first = await asyncpg.connect(database.dsn)

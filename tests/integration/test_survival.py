@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.audit import assert_final_state, assert_id_order, assert_no_overlap, assert_settled
 from tests.support.database import Database
-from tests.support.processes import TOKEN, command, environment, services, stop
+from tests.support.processes import DIRECT, TOKEN, command, environment, services, stop
 from tests.support.waiting import eventually
 from worker.sandbox import Sandbox, SandboxSettings
 
@@ -48,6 +48,7 @@ async def test_a_frozen_worker_writes_nothing_back_and_sends_nothing_more(databa
         assert_id_order(sandbox.log)
 
 
+@pytest.mark.long
 async def test_lost_database_connections_are_survived(database: Database) -> None:
     """Every connection cut again and again, LISTEN's too: the service goes on, and loses and doubles nothing."""
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, latency_s=0.05)) as sandbox:
@@ -167,7 +168,7 @@ async def _synced_count(database: Database, at_least: int) -> bool:
 async def test_a_notification_wakes_the_service(database: Database) -> None:
     """LISTEN: a change is sent long before the next poll, also after LISTEN's connection was lost."""
     async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
-        env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "600"})
+        env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "600"} | DIRECT)
         async with services(1, env) as (worker,):
             await database.write("app_1", {"note": "first"})
             await eventually(lambda: _synced_note(database, "first"))

@@ -35,8 +35,8 @@ async def registered(
     worker: str = "worker-1",
     timeout_s: float = TIMEOUT_S,
 ) -> Store:
-    """A store over the test's pool, with one account written down."""
-    store = Store(database.pool, worker=worker)
+    """A store with one account written down."""
+    store = Store(database.workers, worker=worker)
     await store.register({account: settings or limits()}, timeout_s=timeout_s)
     return store
 

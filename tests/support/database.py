@@ -24,6 +24,13 @@ class Database:
 
     dsn: str
     pool: asyncpg.Pool
+    as_worker: asyncpg.Pool | None = None
+    """A pool as a worker makes it: with its settings, through the PgBouncer if there is one."""
+
+    @property
+    def workers(self) -> asyncpg.Pool:
+        """The pool for what a worker does in this process."""
+        return self.as_worker or self.pool
 
     async def write(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tests.support import canary
+from tests.support.pgbouncer import way_through
 
 TOKEN = "test-token-2f9c"
 
@@ -32,12 +33,21 @@ FAST = {
     "HTTP__LISTEN": "",
 }
 
+# For tests of LISTEN, of migrate, and of Postgres's own words to who wants to connect: past a PgBouncer.
+DIRECT = {"DATABASE__PGBOUNCER": "false"}
+
 
 def environment(dsn: str, base_url: str, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a worker: this process's, without its settings, and FAST with `settings` on top."""
+    """The environment of a worker: this process's, without its settings, and FAST with `settings` on top.
+
+    Where the suite runs through a PgBouncer, so does the worker, unless `settings` say that it does or does not.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CASPEN_SYNC_", "OTEL_"))}
     inherited.pop("PYTHONUNBUFFERED", None)  # nor does cron set it: what cannot be written is left in a buffer then
     ours = {"DATABASE__DSN": dsn, "API__BASE_URL": base_url} | FAST | dict(settings or {})
+    through = way_through(ours["DATABASE__DSN"])
+    if through and "DATABASE__PGBOUNCER" not in ours:
+        ours |= {"DATABASE__DSN": through, "DATABASE__PGBOUNCER": "true"}
     canary.sing_password(ours["DATABASE__DSN"])
     canary.sing(*(value for name, value in ours.items() if name.endswith("__TOKEN")))
     return inherited | {f"CASPEN_SYNC_{name}": value for name, value in ours.items()}

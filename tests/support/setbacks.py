@@ -22,7 +22,7 @@ UPDATE caspen_sync.account SET pause_kind = $1, pause_reason = $1, pauses = 1, p
 
 def store_of(database: Database, name: str, **retry: float) -> Store:
     """Another process's store."""
-    return Store(database.pool, worker=name, retry=RetrySettings.model_validate(retry))
+    return Store(database.workers, worker=name, retry=RetrySettings.model_validate(retry))
 
 
 async def due(database: Database, store: Store, names: Iterable[str], lane: str = "live") -> dict[str, int]:

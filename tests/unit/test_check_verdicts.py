@@ -67,11 +67,11 @@ def room(**others: Any) -> dict[str, Any]:
     ("row", "alive", "verdict", "said", "mend"),
     [
         (room(), 0, FINE, "max_connections leaves room for 87", ""),
-        (room(), 13, FINE, "13 are running", ""),
-        (room(), 14, HM, "one more does not fit", "max_connections"),
-        (room(), 15, BAD, "", "max_connections"),
-        (room(in_server=91), 0, FINE, "room for 6", ""),
-        (room(in_server=92), 0, BAD, "room for 5", "max_connections"),
+        (room(), 9, FINE, "9 are running", ""),
+        (room(), 10, HM, "one more does not fit", "max_connections"),
+        (room(), 11, BAD, "", "max_connections"),
+        (room(in_server=89), 0, FINE, "room for 8", ""),
+        (room(in_server=90), 0, BAD, "room for 7", "max_connections"),
         (room(in_server=120), 0, BAD, "room for 0", "max_connections"),
         (room(login_limit=21), 0, FINE, "the limit of role svc leaves room for 11", ""),
         (room(login_limit=21), 1, HM, "the limit of role svc", 'ALTER ROLE "svc" CONNECTION LIMIT'),
@@ -80,7 +80,7 @@ def room(**others: Any) -> dict[str, Any]:
     ],
 )
 def test_room_for_connections(row: dict[str, Any], alive: int, verdict: Verdict, said: str, mend: str) -> None:
-    """Six for each process, those that run and one more, within the narrowest of three limits."""
+    """Eight for each process, those that run and one more, within the narrowest of three limits."""
     holds(connections_finding(row, alive), verdict, said, mend)
 
 

@@ -91,7 +91,8 @@ def connections_finding(row: Mapping[str, Any], alive: int) -> Finding:
     """What is to be said of one row of check_connections when so many workers are alive."""
     each = POOL_SIZE + 1  # LISTEN has one of its own
     room, what, mend = min(_room(row))
-    said = f"a process takes up to {each}, {alive} are running, and {what} leaves room for {max(room, 0)}"
+    running = "1 is running" if alive == 1 else f"{alive} are running"
+    said = f"a process takes up to {each}, {running}, and {what} leaves room for {max(room, 0)}"
     if room < each * max(alive, 1):
         return failed("connections", said, mend)
     if room < each * (alive + 1):
