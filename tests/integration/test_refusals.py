@@ -104,6 +104,40 @@ async def test_sighup_reads_a_token_again_that_looks_the_same(database: Database
     assert await database.states() == {"synced": APPOINTMENTS}
 
 
+AT_THE_WRONG_MOMENT = """
+import asyncio, os, pathlib, signal, worker.store
+tell, calls = worker.store.Store.fresh_token, 0
+async def fresh_token(self, account, fingerprint):
+    global calls
+    calls += 1
+    found = await tell(self, account, fingerprint)
+    if calls == 2:  # the refused one
+        pathlib.Path(os.environ["TOKEN_FILE"]).write_text(os.environ["NEXT_TOKEN"])
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+    return found
+worker.store.Store.fresh_token = fresh_token
+"""
+
+
+async def test_sighup_while_the_refused_token_is_told(database: Database, tmp_path: Path) -> None:
+    """A token that is read while the database hears of the one before is tried too."""
+    token_file = tmp_path / "token"
+    token_file.write_text(OLD)
+    (tmp_path / "sitecustomize.py").write_text(AT_THE_WRONG_MOMENT, encoding="utf-8")
+    await write(database)
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000)) as sandbox:
+        env = with_file(database, sandbox.base_url, token_file, RETRY__PROBE_BASE_S="600", RETRY__PROBE_MAX_S="600")
+        env |= {
+            "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}",
+            "TOKEN_FILE": str(token_file),
+            "NEXT_TOKEN": TOKEN,
+        }
+        async with services(1, env) as (worker,):
+            await eventually(lambda: len(sandbox.appointments) == APPOINTMENTS, limit_s=10)
+            assert await stop(worker) == 0
+
+
 async def test_a_token_that_was_replaced_meanwhile_is_tried_without_a_pause(database: Database, tmp_path: Path) -> None:
     """The file changes between a request and its 401: the request goes out again with the new token, and the account
     never pauses."""
