@@ -15,6 +15,8 @@ from worker.session import ISOLATION, SETTINGS, PooledConnection
 
 APPLICATION_NAME = "caspen-sync"
 CONNECT_TIMEOUT_S = 10.0
+# How long a good-bye may take. With --max-runtime it comes on top.
+CLOSE_S = 0.5
 # When a connection goes dark, this is how late it is found out: early enough that after the slowest answer a claim of
 # 2.5 request timeouts still holds when its outcome is written over another connection.
 STATEMENT_TIMEOUT_S = 20.0
@@ -108,7 +110,7 @@ async def connection(settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connec
         yield conn
     finally:
         with contextlib.suppress(Exception):
-            await conn.close(timeout=2.0)
+            await conn.close(timeout=CLOSE_S)
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +125,7 @@ async def pool(settings: DatabaseSettings, *, max_size: int) -> AsyncIterator[as
         yield opened
     finally:
         try:
-            async with _within(2.0):
+            async with _within(CLOSE_S):
                 await opened.close()
         except Exception:  # noqa: BLE001  it is closed either way
             opened.terminate()

@@ -66,8 +66,16 @@ async def run(
             if once
             else serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=logger)
         )
+
+        def stop_at_once() -> None:
+            working.cancel()
+            # A statement that is cancelled waits for the server to confirm it, which one that has gone dark never does.
+            connections.terminate()
+
+        if runtime:
+            asyncio.get_running_loop().call_later(runtime.over_in_s, stop_at_once)
         limit_s = settings.api.timeout_s
-        with obeyed(engine, working, drains_within_s=limit_s, notifier=notifier, ending=ending, log=logger):
+        with obeyed(engine, stop_at_once, drains_within_s=limit_s, notifier=notifier, ending=ending, log=logger):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working

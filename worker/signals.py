@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from worker.engine import Engine
-from worker.report import Report
 from worker.systemd import Notifier
 from worker.telemetry import Log
 from worker.tracing import Ending
@@ -17,7 +16,7 @@ from worker.tracing import Ending
 @contextlib.contextmanager
 def obeyed(
     engine: Engine,
-    working: asyncio.Future[Report],
+    stop_at_once: Callable[[], None],
     *,
     drains_within_s: float,
     notifier: Notifier,
@@ -29,7 +28,7 @@ def obeyed(
 
     def asked_to_stop() -> None:
         if engine.stopping:
-            working.cancel()
+            stop_at_once()
             ending.within(0)
             return
         log.info("draining", claims=engine.on_the_wire)

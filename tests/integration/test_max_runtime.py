@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -9,7 +10,9 @@ import pytest
 
 from tests.support.dark import proxy_to
 from tests.support.database import Database
-from tests.support.processes import TOKEN, Ended, command, environment
+from tests.support.processes import DIRECT, TOKEN, Ended, command, environment
+from tests.support.servers import Server, looked_into
+from tests.support.waiting import eventually
 from worker.runtime import ENDING_S, FIRST_GUESS_S, Runtime
 from worker.sandbox import Sandbox, SandboxSettings
 
@@ -70,6 +73,25 @@ async def test_a_database_that_does_not_answer() -> None:
         ended = await timed(1.0, environment(f"postgresql://x@127.0.0.1:{proxy.port}/x", "http://127.0.0.1:9/v1"))
     assert ended.exit_code == 69
     assert ended.stderr == "caspen-sync: database: no answer within --max-runtime\n"
+
+
+@pytest.mark.long
+async def test_a_database_that_goes_dark_in_the_middle(server: Server) -> None:
+    """Nor then, with requests on the wire: their outcomes are left to the leases; exit 75."""
+    async with (
+        looked_into(server.dsn()) as database,
+        Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, latency_s=0.5)) as sandbox,
+        proxy_to(server.port) as proxy,
+    ):
+        for number in range(20):
+            await database.write(f"app_{number}", {"note": NOTE})
+        running = asyncio.create_task(timed(3.0, environment(server.dsn(port=proxy.port), sandbox.base_url, DIRECT)))
+        await eventually(lambda: any(entry.in_flight for entry in sandbox.log))
+        proxy.go_dark()
+        proxy.dark_for_new = True
+        ended = await running
+    assert ended.exit_code == 75
+    assert "out of time" in ended.stderr
 
 
 def test_when_claims_end() -> None:

@@ -14,6 +14,7 @@ from worker.config import Settings
 from worker.database import connection, understood
 from worker.errors import DatabaseUnreachable, ExitCode, UsageError
 from worker.migrate import require_current_schema
+from worker.runtime import GRACE_S
 from worker.token import TokenSource
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What is being written back when the time is up has this much longer, in seconds.
-GRACE_S = 0.4
+# The engine breaks itself off; what is before it and after it, and how long that may take besides, in seconds.
+AROUND_S = 0.3
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +69,7 @@ def _run(settings: Settings, args: argparse.Namespace, ends_at: float | None, me
 async def _in_time(work: Awaitable[T], ends_at: float | None) -> T:
     """What the work returns. It ends by itself; only where the database does not answer it is cut short."""
     try:
-        async with asyncio.timeout(None if ends_at is None else ends_at - clock.now() + GRACE_S):
+        async with asyncio.timeout(None if ends_at is None else ends_at - clock.now() + GRACE_S + AROUND_S):
             return await work
     except TimeoutError:
         raise DatabaseUnreachable("database: no answer within --max-runtime") from None
