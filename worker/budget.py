@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from worker.claims import BudgetTold
 from worker.config import AccountSettings
@@ -61,20 +61,26 @@ class BudgetWatch:
                 await self._look_at_remaining(newest)
             await asyncio.sleep(LOOK_S)
 
-    async def obey_limits(self) -> None:
-        """Writes down what is new of the limits. To be called before each claim, which could exceed them otherwise.
+    @property
+    def news(self) -> Sequence[str]:
+        """The accounts of whose limit something new was heard."""
+        return sorted(self._news)
+
+    async def obey_limit(self, account: str) -> None:
+        """Writes down what is new of the account's limit. To be called before each claim, which could exceed it
+        otherwise.
 
         Raises what the store raises; then it is new still.
         """
-        for account, limit in sorted(self._news.items()):
-            await self._store.tell_limit(account, limit, timeout_s=self._timeout_s)
-            self._limits[account] = limit
-            if self._news.get(account) == limit:
-                del self._news[account]
-            configured = self._configured[account]
-            if limit != configured:
-                used = min(configured, limit)
-                self._log.warning("limit_differs", account=account, configured=configured, told=limit, used=used)
+        limit = self._news[account]
+        await self._store.tell_limit(account, limit, timeout_s=self._timeout_s)
+        self._limits[account] = limit
+        if self._news.get(account) == limit:
+            del self._news[account]
+        configured = self._configured[account]
+        if limit != configured:
+            used = min(configured, limit)
+            self._log.warning("limit_differs", account=account, configured=configured, told=limit, used=used)
 
     async def _look_at_remaining(self, newest: list[BudgetTold]) -> None:
         scarce = [

@@ -19,6 +19,7 @@ from worker import clock, times
 from worker.budget import BudgetWatch
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement
+from worker.complaints import Complaints
 from worker.config import Settings
 from worker.errors import DATABASE_FAULTS, ConfigError, ExitCode, first_of
 from worker.metrics import Metrics
@@ -78,6 +79,7 @@ class Engine:
         self._progress_at = clock.now()
         self._runtime = runtime
         self._tried_tokens: dict[str, str] = {}
+        self._complaints = Complaints(log)
         self._parts = asyncio.TaskGroup()
         self._metrics = metrics or Metrics()
         self._metrics.begin(self._accounts)
@@ -224,7 +226,8 @@ class Engine:
         )
 
     async def _register(self) -> None:
-        await self._patiently(self._store.register, self._settings.accounts, timeout_s=self._settings.api.timeout_s)
+        for account, settings in sorted(self._settings.accounts.items()):
+            await self._patiently(self._store.register, {account: settings}, timeout_s=self._settings.api.timeout_s)
 
     async def _look_out(self) -> Sequence[Outlook]:
         """What the accounts wait for."""
@@ -240,7 +243,8 @@ class Engine:
         """Takes in what arrived, claims what it may and starts sending. True when there may be more to do at once."""
         self._woken.clear()
         await self._refresh_tokens()
-        await self._patiently(self._budget.obey_limits)
+        for account in self._budget.news:
+            await self._patiently(self._budget.obey_limit, account)
         taken = await self._patiently(self._store.take_in, self._accounts)
         capacities = self._capacities()
         if not capacities or self._stopping.is_set():
@@ -300,11 +304,13 @@ class Engine:
                 self._tried_tokens[account] = fingerprint
 
     def _read_tokens(self, *, force: bool = False) -> None:
-        for source in self._tokens.values():
+        for account, source in self._tokens.items():
             try:
                 source.refresh(force=force)
             except ConfigError as error:
-                self._log.warning("token_unreadable", error=str(error))
+                self._complaints.about("token_unreadable", account, str(error))
+            else:
+                self._complaints.over("token_unreadable", account)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -348,8 +354,12 @@ class Engine:
 
     async def _heartbeats(self, started_at: float) -> None:
         while True:
-            with contextlib.suppress(*DATABASE_FAULTS):
+            try:
                 await self._store.heartbeat(self._accounts, running_s=clock.now() - started_at)
+            except DATABASE_FAULTS as error:
+                self._complaints.about("heartbeat_failed", None, str(error))
+            else:
+                self._complaints.over("heartbeat_failed", None)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _gives_up(self, waited_s: float) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from worker import clock
 from worker.config import DatabaseSettings
 from worker.database import connection, understood
 from worker.errors import DATABASE_FAULTS
@@ -17,6 +18,8 @@ from worker.telemetry import Log
 CHANNEL = "caspen_sync"
 # A connection that a firewall dropped silently is found out this late, in seconds.
 CHECK_S = 30.0
+# One that ended after less than this is made again only after as long.
+SOON_S = 5.0
 
 
 async def listen(settings: DatabaseSettings, wake: Callable[[], None], *, log: Log) -> None:
@@ -32,8 +35,11 @@ async def listen(settings: DatabaseSettings, wake: Callable[[], None], *, log: L
         before_sleep=complain,
     )
     while True:
+        began_at = clock.now()
         await retrying(_listen_until_lost, settings, wake, log)
         log.warning("listen_lost", error="the connection ended")
+        # Where the server ends every idle session after a second, LISTEN is of no use.
+        await asyncio.sleep(0 if clock.now() - began_at > SOON_S else SOON_S)
 
 
 async def _listen_until_lost(settings: DatabaseSettings, wake: Callable[[], None], log: Log) -> None:

@@ -126,7 +126,7 @@ class Metrics:
         for attempt in settlement.attempts:
             self._requests.labels(account, attempt.outcome, attempt.http_status or "none").inc()
             self._duration.labels(account).observe(attempt.duration_s)
-        first = 0 if settlement.claim.failures else 1
+        first = 0 if any(change.attempts for change in settlement.claim.changes) else 1
         self._retries.labels(account).inc(max(0, len(settlement.attempts) - first))
         if not settlement.attempts and settlement.failures > settlement.claim.failures:
             self._undelivered.labels(account).inc()
@@ -141,7 +141,7 @@ class Metrics:
             self._changes.labels(claim.account, verdict.state).inc()
             if verdict.state == "synced":
                 synced += 1
-                age_s = ages[verdict.change_id] + now - claim.claimed_at
+                age_s = max(0.0, ages[verdict.change_id]) + now - claim.claimed_at
                 self._synced.labels(claim.account, claim.lane).observe(age_s)
         if synced > 1:
             self._folded.labels(claim.account).inc(synced - 1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-
-from worker import clock
 
 # No part is busy for longer without saying so: one statement of the database, with getting a connection for it before
 # (CONNECT_TIMEOUT_S) and giving it back after, takes less than that (STATEMENT_TIMEOUT_S), see `database`.
@@ -15,7 +14,8 @@ class Pulse:
     """Beats for as long as every part keeps its word. Whoever watches is to run in the same event loop: when that is
     stuck, the watcher is silent, and that is heard."""
 
-    def __init__(self, now: Callable[[], float] = clock.now) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """`now`: by the clock of the event loop's timers, which stands still while the machine sleeps."""
         self._now = now
         self._due: dict[str, float] = {}
 

@@ -65,6 +65,7 @@ class SharedReading:
         return await asyncio.shield(self._going_on)
 
     async def _read(self) -> _Reading:
+        began: float | None = None
         try:
             with understood():
                 async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
@@ -73,6 +74,8 @@ class SharedReading:
             took_s = self._now() - began
             reading = _Reading(began, max(KEPT_AT_LEAST_S, KEPT_TIMES * took_s), found)
         except DATABASE_FAULTS as fault:
-            reading = _Reading(self._now(), KEPT_AT_LEAST_S, fault)
+            # A count that a time limit ended has cost Postgres as much as one that came to its end.
+            took_s = 0.0 if began is None else self._now() - began
+            reading = _Reading(self._now(), max(KEPT_AT_LEAST_S, KEPT_TIMES * took_s), fault)
         self._newest = reading
         return reading

@@ -103,9 +103,8 @@ async def _measure_lag(metrics: Metrics) -> None:
 
 
 async def _watchdog(engine: Engine, notifier: Notifier, *, log: Log) -> None:
-    """Tells systemd, until cancelled, that the service is ready, and then that it is alive: for as long as the work
-    goes on, and not only this task."""
-    await engine.ready.wait()
+    """Tells systemd, until cancelled, that the service is ready, since the database is there and has the schema, and
+    then that it is alive: for as long as the work goes on, and not only this task."""
     notifier.ready()
     every_s = min(LATE_EVERY_S, (notifier.watchdog_s or math.inf) / WATCHDOG_SHARE)
     stuck = False
@@ -126,6 +125,8 @@ async def _tell_status(engine: Engine, notifier: Notifier, reading: SharedReadin
             how = summary(await reading.get(STATUS_EVERY_S))
         except DATABASE_FAULTS as fault:
             how = str(fault)
+        except Exception as error:  # noqa: BLE001  who only tells must not end the work
+            how = f"how it is cannot be told ({type(error).__name__})"
         done = engine.tally
         notifier.status(f"{how}; since the start {done.requests:,} requests, {done.synced:,} changes synced")
         await asyncio.sleep(STATUS_EVERY_S)

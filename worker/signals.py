@@ -12,6 +12,10 @@ from worker.systemd import Notifier
 from worker.telemetry import Log
 from worker.tracing import Ending
 
+# After the last request on the wire could be answered: to write back, in seconds. A database that has gone dark gets no
+# more, and what it was not told is left to the leases.
+WRITE_BACK_S = 5.0
+
 
 @contextlib.contextmanager
 def obeyed(
@@ -24,7 +28,9 @@ def obeyed(
     log: Log,
 ) -> Iterator[None]:
     """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
-    again. `drains_within_s`: how long requests in flight may take."""
+    again. `drains_within_s`: how long requests in flight may take. Afterwards, signals that ask for what is being done
+    anyway do nothing."""
+    timers: list[asyncio.TimerHandle] = []
 
     def asked_to_stop() -> None:
         if engine.stopping:
@@ -35,13 +41,13 @@ def obeyed(
         ending.within(drains_within_s)
         notifier.stopping()
         engine.stop()
+        timers.append(loop.call_later(drains_within_s + WRITE_BACK_S, stop_at_once))
 
     def asked_to_reload() -> None:
         notifier.reloading()
         engine.reread_tokens()
         log.info("tokens_read_again")
-        if engine.ready.is_set():
-            notifier.ready()
+        notifier.ready()
 
     loop = asyncio.get_running_loop()
     handlers = {signal.SIGINT: asked_to_stop, signal.SIGTERM: asked_to_stop, signal.SIGHUP: asked_to_reload}
@@ -50,5 +56,7 @@ def obeyed(
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         for number in handlers:
-            loop.remove_signal_handler(number)
+            loop.add_signal_handler(number, lambda: None)

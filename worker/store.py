@@ -6,6 +6,7 @@ mend.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -69,7 +70,13 @@ class Store:
         """A connection of the pool. The limit is for giving it back, too: asyncpg would wait on for one gone dark."""
         with understood():
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
-                yield conn
+                try:
+                    yield conn
+                except asyncio.CancelledError:
+                    # Giving it back would wait for a server that may have gone dark, and end in another error.
+                    with contextlib.suppress(asyncpg.InterfaceError):  # it may have been ended already
+                        conn.terminate()
+                    raise
 
     async def register(self, accounts: Mapping[str, AccountSettings], *, timeout_s: float = 30.0) -> None:
         """Writes down the limits of the accounts and fits their slots. `timeout_s`: how long a request may take."""

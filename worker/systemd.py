@@ -27,6 +27,7 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._watchdog_s = _watchdog_s(environ) if self._address else None
+        self._owes_ready = False
 
     @property
     def listens(self) -> bool:
@@ -39,8 +40,9 @@ class Notifier:
         return self._watchdog_s
 
     def ready(self) -> None:
-        """The start, or a reload, is over."""
-        self._send("READY=1")
+        """The start, or a reload, is over. Without this message systemd would give the service up, so where it cannot
+        be told now, `watchdog` tells it."""
+        self._owes_ready = not self._send("READY=1")
 
     def status(self, text: str) -> None:
         """A line for whoever asks `systemctl status`. Secrets are withheld, and what is too long is cut off."""
@@ -48,6 +50,8 @@ class Notifier:
 
     def watchdog(self) -> None:
         """The work goes on."""
+        if self._owes_ready:
+            self.ready()
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
@@ -59,12 +63,14 @@ class Notifier:
         """The end begins."""
         self._send("STOPPING=1")
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str) -> bool:
         if self._address is None:
-            return
+            return True
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.setblocking(False)
             channel.sendto(message.encode(), self._address)
+            return True
+        return False
 
 
 def _address(name: str) -> bytes | None:

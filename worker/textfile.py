@@ -32,10 +32,11 @@ class Garbled(Exception):
     """The file is not one that we wrote."""
 
 
-def add_to(file: Path, families: Sequence[Metric]) -> str | None:
+def add_to(file: Path, families: Sequence[Metric], *, patience_s: float = LOCK_S) -> str | None:
     """Writes the families, on top of what the file says. Returns what was the matter with the old file, if anything:
-    then the counters start anew. Raises OSError when it cannot be written, or when others hold the lock for long."""
-    with _alone_in(file.parent):
+    then the counters start anew. Raises OSError when it cannot be written, or when others hold the lock for longer than
+    `patience_s`."""
+    with _alone_in(file.parent, patience_s):
         complaint = None
         try:
             before = _before(file)
@@ -126,24 +127,24 @@ def _replace(file: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path, patience_s: float) -> Iterator[None]:
     """Holds a lock on the folder itself, which leaves no file behind. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(descriptor)
+        _lock(descriptor, patience_s)
         yield
     finally:
         os.close(descriptor)  # and with it the lock
 
 
-def _lock(descriptor: int) -> None:
-    ends_at = time.monotonic() + LOCK_S
+def _lock(descriptor: int, patience_s: float) -> None:
+    ends_at = time.monotonic() + patience_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > ends_at:
-                raise TimeoutError(0, f"another process has held the folder's lock for {LOCK_S:g} s") from None
+                raise TimeoutError(0, f"another process has held the folder's lock for {patience_s:.2g} s") from None
             time.sleep(LOCK_EVERY_S)
         else:
             return

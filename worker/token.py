@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from stat import S_ISREG
 
 from worker.config import AccountSettings
 from worker.errors import ConfigError
@@ -50,6 +51,9 @@ class TokenSource:
         key = f"accounts.{self._account}.token_file"
         try:
             stat = self._file.stat()
+            if not S_ISREG(stat.st_mode):
+                # Reading a pipe would hold up everything.
+                raise ConfigError(f"{key}: cannot read {self._file}: is no regular file")
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if stamp == self._stamp and not force:
                 return

@@ -154,7 +154,8 @@ WITH asked AS MATERIALIZED (
         SELECT array_agg(o.id ORDER BY o.id) AS ids,
                array_agg(CASE WHEN octet_length(o.changes::text) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
                array_agg(o.attempts ORDER BY o.id) AS attempts,
-               array_agg((extract(epoch FROM now() - o.created_at))::float8 ORDER BY o.id) AS ages_s,
+               array_agg(CASE WHEN isfinite(o.created_at) THEN extract(epoch FROM now() - o.created_at)::float8 ELSE 0 END
+                         ORDER BY o.id) AS ages_s,
                array_agg(left(o.traceparent, 64) ORDER BY o.id) AS traceparents -- 55 characters, if it is one
         FROM (
             SELECT o.id, o.changes, o.attempts, o.created_at, o.traceparent

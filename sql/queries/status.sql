@@ -15,7 +15,7 @@ FROM caspen_sync.account a
 CROSS JOIN LATERAL (SELECT least(a.rate_limit, a.told_limit) AS slots) AS budget
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE o.lane = 'live')::int AS live, count(*) FILTER (WHERE o.lane = 'backfill')::int AS backfill,
-           (extract(epoch FROM clock_timestamp() - min(o.created_at)))::float8 AS oldest_s
+           (extract(epoch FROM clock_timestamp() - min(o.created_at) FILTER (WHERE isfinite(o.created_at))))::float8 AS oldest_s
     FROM caspen_sync.outbox o WHERE o.account = a.account AND o.state = 'pending'
 ) AS pending
 CROSS JOIN LATERAL (

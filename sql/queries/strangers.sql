@@ -11,7 +11,7 @@ WITH RECURSIVE arrived AS (
     FROM arrived a
     WHERE a.account IS NOT NULL AND a.nth < 1000
 )
-SELECT s.account, counted.changes, (extract(epoch FROM clock_timestamp() - oldest.created_at))::float8 AS oldest_s
+SELECT s.account, counted.changes, CASE WHEN isfinite(oldest.created_at) THEN extract(epoch FROM clock_timestamp() - oldest.created_at)::float8 ELSE 0 END AS oldest_s
 FROM arrived s
 CROSS JOIN LATERAL (
     SELECT count(*)::int AS changes FROM (SELECT FROM caspen_sync.arrival x WHERE x.account = s.account LIMIT $1) AS first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Mapping
 
@@ -10,11 +11,12 @@ import pytest
 
 from tests.support.dark import proxy_to
 from tests.support.database import Database
-from tests.support.processes import DIRECT, TOKEN, Ended, command, environment
+from tests.support.processes import DIRECT, TOKEN, Ended, command, environment, services
 from tests.support.servers import Server, looked_into
 from tests.support.waiting import eventually
 from worker.runtime import ENDING_S, FIRST_GUESS_S, Runtime
 from worker.sandbox import Sandbox, SandboxSettings
+from worker.signals import WRITE_BACK_S
 
 NOTE = "a note"
 
@@ -92,6 +94,32 @@ async def test_a_database_that_goes_dark_in_the_middle(server: Server) -> None:
         ended = await running
     assert ended.exit_code == 75
     assert "out of time" in ended.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_drain_while_the_database_is_dark(server: Server, signals: int) -> None:
+    """It ends within a request's time and WRITE_BACK_S; a second signal ends it at once. Exit 75, and systemd's
+    TimeoutStopSec is not needed."""
+    timeout_s = 3.0
+    async with (
+        looked_into(server.dsn()) as database,
+        Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, latency_s=1.0)) as sandbox,
+        proxy_to(server.port) as proxy,
+    ):
+        for number in range(20):
+            await database.write(f"app_{number}", {"note": NOTE})
+        env = environment(server.dsn(port=proxy.port), sandbox.base_url, DIRECT | {"API__TIMEOUT_S": str(timeout_s)})
+        async with services(1, env) as (worker,):
+            await eventually(lambda: any(entry.in_flight for entry in sandbox.log))
+            proxy.go_dark()
+            proxy.dark_for_new = True
+            began_at = time.monotonic()
+            for number in (signal.SIGTERM, signal.SIGINT)[:signals]:
+                worker.send_signal(number)
+            async with asyncio.timeout(30):
+                assert await worker.wait() == 75
+            assert time.monotonic() - began_at < (timeout_s + WRITE_BACK_S + 2 if signals == 1 else 2)
 
 
 def test_when_claims_end() -> None:

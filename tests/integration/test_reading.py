@@ -132,6 +132,27 @@ async def test_a_fault_is_told_to_all_and_soon_forgotten(database: Database) -> 
     assert (await reading.get(60.0)).age_s == 0.0
 
 
+async def test_a_count_that_a_time_limit_ended(database: Database) -> None:
+    """It has cost as much as one that came to its end, and is not begun anew each second."""
+    clock = Clock()
+    reading = SharedReading(database.pool, now=clock.now)
+    async with held(database):
+        asked = asyncio.create_task(reading.get(0.0))
+        await one_reads(database)
+        clock.now_s += 0.2
+        await database.pool.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with pytest.raises(DatabaseUnreachable):
+            await asked
+    clock.now_s += 9.9
+    with pytest.raises(DatabaseUnreachable):
+        await reading.get(60.0)
+    clock.now_s += 0.2
+    assert (await reading.get(60.0)).age_s == 0.0
+
+
 async def test_a_pool_without_a_free_connection(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not waited for without an end, and the wait is not taken for what the reading costs."""
     monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.05)

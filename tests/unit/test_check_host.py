@@ -275,7 +275,7 @@ async def test_through_a_proxy() -> None:
 
 HANGS = """
 import asyncio, time
-from worker.check.threads import DetachedThreads
+from worker.threads import DetachedThreads
 
 async def main():
     loop = asyncio.get_running_loop()

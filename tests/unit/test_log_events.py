@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
-LEVELS = ("debug", "info", "warning", "error")
+# The methods that log, and at which level.
+METHODS = {level: level for level in ("debug", "info", "warning", "error")} | {"about": "warning"}
 # Reported by worker/privacy.py for others, at whatever level they said it.
 OF_OTHERS = {"library", "python_warning", "thread_died", "unraisable"}
 
@@ -21,9 +22,9 @@ def logged() -> dict[str, set[str]]:
         if "sandbox" in path.parts:
             continue
         for call in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LEVELS:
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in METHODS:
                 for name in _names(call.args[0] if call.args else None):
-                    events[name].add(call.func.attr)
+                    events[name].add(METHODS[call.func.attr])
     return events
 
 

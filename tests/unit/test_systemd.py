@@ -90,6 +90,17 @@ def test_a_socket_that_nobody_reads(heard: NotifySocket) -> None:
     assert texts(heard)[-1] == "READY=1"
 
 
+def test_ready_is_told_again(heard: NotifySocket) -> None:
+    """Without it systemd gives a service up: where it found no room, the next message that all is well brings it."""
+    notifier = Notifier(heard.environment())
+    _fill(heard.name)
+    notifier.ready()
+    assert "READY=1" not in texts(heard)
+    notifier.watchdog()
+    notifier.watchdog()
+    assert texts(heard)[-3:] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+
+
 def _fill(name: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.setblocking(False)

@@ -11,8 +11,8 @@ from worker.check import api, config, files
 from worker.check.database import LOOKS, look_into
 from worker.check.finding import Finding, skipped
 from worker.check.listen import listen
-from worker.check.threads import DetachedThreads
 from worker.config import Settings
+from worker.threads import DetachedThreads
 from worker.token import TokenSource
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,7 @@ from worker.database import connection, understood
 from worker.errors import DatabaseUnreachable, ExitCode, UsageError
 from worker.migrate import require_current_schema
 from worker.runtime import GRACE_S
+from worker.threads import DetachedThreads
 from worker.token import TokenSource
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ AROUND_S = 0.3
 def run(args: argparse.Namespace) -> int:
     """Works, and says in one line why when it does not end with 0."""
     ends_at = None if args.max_runtime is None else clock.now() + args.max_runtime
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is listened to: a reload at the start is no end
     for option in ("listen",) if args.once else ("max_runtime", "textfile"):
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
@@ -68,6 +71,7 @@ def _run(settings: Settings, args: argparse.Namespace, ends_at: float | None, me
 
 async def _in_time(work: Awaitable[T], ends_at: float | None) -> T:
     """What the work returns. It ends by itself; only where the database does not answer it is cut short."""
+    asyncio.get_running_loop().set_default_executor(DetachedThreads())
     try:
         async with asyncio.timeout(None if ends_at is None else ends_at - clock.now() + GRACE_S + AROUND_S):
             return await work

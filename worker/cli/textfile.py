@@ -17,11 +17,13 @@ from worker.errors import DATABASE_FAULTS, CaspenSyncError, ExitCode
 from worker.gauges import gauges
 from worker.metrics import PREFIX, Metrics
 from worker.status import Status, status
-from worker.textfile import add_to
+from worker.textfile import LOCK_S, add_to
 
 # For how long the gauges of all processes are read, after the run, in seconds; and when its time is up.
 READ_S = 5.0
-READ_LATE_S = 1.0
+READ_LATE_S = 0.5
+# The same for others, who hold the lock for milliseconds.
+LOCK_LATE_S = 0.3
 
 
 class Record:
@@ -57,7 +59,8 @@ class Record:
         found = asyncio.run(self._read(self.settings)) if in_reach and self.settings else None
         families = [*self.metrics.registry.collect(), *gauges(found), *_last_run(exit_code, took_s)]
         try:
-            complaint = add_to(self._file, families)
+            left_s = LOCK_S if self._ends_at is None else self._ends_at - clock.now()
+            complaint = add_to(self._file, families, patience_s=min(LOCK_S, max(LOCK_LATE_S, left_s)))
         except OSError as error:
             complaint = f"{self._file}: cannot be written: {error.strerror or type(error).__name__}"
         if complaint:
