@@ -16,6 +16,7 @@ import asyncpg
 
 from worker.database import understood
 from worker.errors import DatabaseRefused, SchemaMissing, SchemaTooNew
+from worker.privacy import say
 from worker.sqlfiles import query, roles, sql_dir
 
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -110,9 +111,18 @@ async def _apply(conn: asyncpg.Connection, migration: Migration) -> None:
         retry=retry_if_exception_type(asyncpg.LockNotAvailableError),
         wait=wait_random(0.5, 2.0),
         stop=stop_after_delay(BUSY_OUTBOX_S),
+        before_sleep=lambda state: _say_once(state.attempt_number, migration),
         reraise=True,
     )
     await retrying(_apply_once, conn, migration)
+
+
+def _say_once(attempt: int, migration: Migration) -> None:
+    if attempt == 1:
+        say(
+            f"migration {migration.path.name} has to lock a table for a moment, and somebody's transaction holds it; "
+            f"it is tried for {BUSY_OUTBOX_S} s (pg_stat_activity tells who is idle in transaction)"
+        )
 
 
 async def _apply_once(conn: asyncpg.Connection, migration: Migration) -> None:

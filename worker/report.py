@@ -29,7 +29,7 @@ def verdict(outlooks: Sequence[Outlook], left: LeftOver, tally: Tally, base_url:
     if refused:
         reason = (
             f"account {', '.join(refused)} is paused: the API refused its token (wrong, withdrawn, or not allowed "
-            "from here); replace it, it is read again; work is left"
+            "from here); replace it, and restart a service that has it from systemd; work is left"
         )
         return Report(exit_code=ExitCode.REFUSED, tally=tally, reason=reason)
     if work_left and tally.undelivered and not tally.answered:

@@ -42,15 +42,15 @@ async def serve(
     """Works until the engine is told to stop. When one part dies, all end, and its error is raised."""
     reading = SharedReading(connections)
     days, chance = settings.worker.retention_days, random.Random()  # noqa: S311  when to prune is no secret
-    beside: list[Coroutine[None, None, None]] = [
-        keep_retention(connections, retention_days=days, log=log, chance=chance),
-        _measure_lag(metrics),
-        _watchdog(engine, notifier, log=log),
-        _tell_status(engine, notifier, reading),
-    ]
-    if not settings.database.pgbouncer:
-        beside.append(listen(settings.database, engine.wake, log=log))
     async with _web(engine, settings, connections, metrics=metrics, reading=reading, log=log):
+        beside: list[Coroutine[None, None, None]] = [
+            keep_retention(connections, retention_days=days, log=log, chance=chance),
+            _measure_lag(metrics),
+            _watchdog(engine, notifier, log=log),
+            _tell_status(engine, notifier, reading),
+        ]
+        if not settings.database.pgbouncer:
+            beside.append(listen(settings.database, engine.wake, log=log))
         try:
             async with asyncio.TaskGroup() as parts:
                 tasks = [parts.create_task(part) for part in beside]

@@ -119,7 +119,9 @@ async def test_a_migration_does_not_queue_up_before_writers(database: Database) 
     await host.close()
 
 
-async def test_a_migration_waits_for_its_moment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_waits_for_its_moment(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where a writer's transaction is open for longer, the migration lets other writers go on, again and again, and is
     applied once the writer is done."""
     monkeypatch.setattr("worker.migrate._LOCK_TIMEOUT", "SET lock_timeout = '100ms'")
@@ -136,6 +138,8 @@ async def test_a_migration_waits_for_its_moment(database: Database, monkeypatch:
     assert not migrating.done()
     await writer.execute("COMMIT")
     assert [migration.number for migration in await migrating] == [4]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "somebody's transaction holds it" in said
     await writer.close()
     await host.close()
 

@@ -129,7 +129,7 @@ async def test_an_address_that_is_taken(database: Database) -> None:
     address, or none, by flag, it runs."""
     async with clinic(database) as one, web(one.env) as first:
         taken = one.env | {"CASPEN_SYNC_HTTP__LISTEN": first.address}
-        ended = await command("run", "--log-level", "error", env=taken)
+        ended = await command("run", "--log-level", "warning", env=taken)
         assert (ended.exit_code, ended.stdout) == (78, "")
         assert ended.stderr == (
             f"caspen-sync: http.listen: cannot listen on {first.address}: address already in use; each service on a "

@@ -62,7 +62,7 @@ Type=oneshot
 {start(plan, "run", "--once", "--max-runtime", str(ONCE_RUNTIME_S))}
 # What is left is the next run's. Parked changes (65), and whatever else a person has to see to, are a failure.
 SuccessExitStatus=75
-# No new claim after {ONCE_RUNTIME_S} s; the requests on the wire then end within api.timeout_s.
+# It ends within {ONCE_RUNTIME_S} s.
 TimeoutStartSec={ONCE_RUNTIME_S + plan.stop_s}
 
 {credentials(plan, "caspen-sync-once")}

@@ -100,7 +100,9 @@ class Readiness:
         return [
             _Finding(
                 f"account {name}",
-                f"the API refused its token ({refused[name]}); replace it" if name in refused else None,
+                f"the API refused its token ({refused[name]}); replace it, and restart what has it from systemd"
+                if name in refused
+                else None,
             )
             for name in self._accounts
         ]
