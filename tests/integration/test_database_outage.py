@@ -138,6 +138,7 @@ async def all_connections(server: Server) -> list[asyncpg.Connection]:
             return taken
 
 
+@pytest.mark.long
 async def test_too_many_connections(cluster: Path) -> None:
     """Others took every connection: the service waits and says so; one run ends with 69; nothing is lost."""
     async with (

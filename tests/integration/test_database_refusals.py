@@ -44,6 +44,7 @@ async def rename(admin: asyncpg.Connection, name: str, new_name: str) -> None:
     await admin.execute(f'ALTER DATABASE "{new_name}" ALLOW_CONNECTIONS true')
 
 
+@pytest.mark.long
 async def test_a_database_that_is_closed(database: Database) -> None:
     """ALLOW_CONNECTIONS false with requests on the wire: the service waits and says so, one run ends with 69, and
     everything is written once it is open again."""

@@ -71,6 +71,7 @@ async def test_other_pauses_are_no_reason(database: Database) -> None:
         await one.stopped(service.service)
 
 
+@pytest.mark.long
 async def test_a_database_that_goes_away_and_comes_back(server: Server) -> None:
     """Alive all the time; not ready, and metrics of this process only, while the database is away; then all is back."""
     async with looked_into(server.dsn()) as database, clinic(database) as one, web(one.env) as service:

@@ -47,6 +47,7 @@ async def several(database: Database) -> Sequence[int]:
     return ids
 
 
+@pytest.mark.long
 async def test_each_filter(database: Database, several: Sequence[int]) -> None:
     """Account, appointment, since, error, all of them together, and the limit: just those changes, oldest first."""
     since = str(await database.value("SELECT (now() - interval '150 minutes')::text"))

@@ -94,6 +94,7 @@ async def test_nothing_left(database: Database) -> None:
     assert "superseded" in await database.value("SELECT last_error FROM caspen_sync.outbox WHERE id = $1", change)
 
 
+@pytest.mark.long
 async def test_the_newer_one_is_pending(database: Database) -> None:
     """Both go out as one request, folded in id order: the newer one wins where both speak."""
     async with strict() as sandbox:
@@ -109,6 +110,7 @@ async def test_the_newer_one_is_pending(database: Database) -> None:
     assert await database.states() == {"synced": 2}
 
 
+@pytest.mark.long
 async def test_the_newer_one_is_on_the_wire(database: Database) -> None:
     """The old change waits for the answer, is sent after it, and leaves out what that has set."""
     async with strict() as sandbox:

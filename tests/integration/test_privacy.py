@@ -55,7 +55,7 @@ async def test_every_fault(database: Database, fault: str) -> None:
             await eventually(lambda: database.value("SELECT count(*) > 1 FROM caspen_sync.attempt"), what="attempts")
             await assert_discreet(database)
             assert await stop(worker) == 0
-        ended = await command("run", "--once", "--max-runtime", "1", "--log-level", "debug", env=env)
+        ended = await command("run", "--once", "--max-runtime", "3", "--log-level", "debug", env=env)
     assert '"event": "request"' in ended.stderr or '"event": "worker_stopped"' in ended.stderr
 
 
@@ -96,7 +96,7 @@ async def test_an_answer_that_quotes_the_request(database: Database, hostile: st
     await database.write("app_1", {"note": NOTE})
     async with raw_server(HOSTILE[hostile]) as server:
         env = environment(database.dsn, server.base_url, RETRY) | TALKATIVE
-        await command("run", "--once", "--max-runtime", "1", "--log-level", "debug", env=env)
+        await command("run", "--once", "--max-runtime", "3", "--log-level", "debug", env=env)
         assert server.requests
         async with services(1, env, "--log-level", "debug", "--log-format", "console") as (worker,):
             await eventually(lambda: database.value("SELECT count(*) FROM caspen_sync.worker"), what="a worker")

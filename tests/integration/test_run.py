@@ -142,7 +142,9 @@ async def test_an_api_that_fails_leaves_work_and_an_attempt(database: Database) 
     """503 for all: exit 75, the changes stay pending with the reason, and wait."""
     await database.write("app_1", {"note": NOTE})
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), faults={"http_503": 1.0})) as sandbox:
-        env = environment(database.dsn, sandbox.base_url, {"RETRY__BACKOFF_BASE_S": "600"})
+        env = environment(
+            database.dsn, sandbox.base_url, {"RETRY__BACKOFF_BASE_S": "600", "RETRY__BACKOFF_MAX_S": "600"}
+        )
         ended = await command("run", "--once", env=env)
         assert ended.exit_code == 75
         assert len(sandbox.log) == 3

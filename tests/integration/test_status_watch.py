@@ -86,6 +86,7 @@ async def test_a_window_that_is_resized(database: Database) -> None:
         assert frame(terminal)[-1] == "no worker is running"
 
 
+@pytest.mark.long
 async def test_a_database_that_cannot_answer(database: Database) -> None:
     """That is shown in the place of the figures, and then the figures again."""
     await registered(database)

@@ -73,6 +73,7 @@ async def test_one_run(
     assert lost(ended.stderr) == ([why] if why else [])
 
 
+@pytest.mark.long
 async def test_max_runtime_is_kept(database: Database) -> None:
     """A run that works to its last moment has that much less for the collector."""
     await database.write("app_1", {"note": NOTE})
@@ -86,6 +87,7 @@ async def test_max_runtime_is_kept(database: Database) -> None:
         assert sandbox.now() - sandbox.log[0].received_at < 3.0 + 0.4
 
 
+@pytest.mark.long
 async def test_a_drain_is_in_time(database: Database) -> None:
     """SIGTERM: the request on the wire is answered and written back, and what the request's timeout leaves is all that
     the collector gets."""
@@ -103,6 +105,7 @@ async def test_a_drain_is_in_time(database: Database) -> None:
     assert await database.states() == {"synced": 1}
 
 
+@pytest.mark.long
 async def test_a_second_signal_does_not_wait_for_it(database: Database) -> None:
     """Stopped at once means now, collector or not."""
     await database.write("app_1", {"note": NOTE})
