@@ -1,7 +1,7 @@
 """How it is, as gauges for Prometheus: what all processes share, out of one reading of the database.
 
-Labels are accounts, of which there are as many as configurations name, and our own words. An account that no
-configuration names may be anything an application writes, so only the largest few of those become a series.
+Labels are accounts, of which there are as many as configurations name, and our own words. An account that no worker
+has taken up may be anything an application writes, so only the largest few of those become a series.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from worker.claims import PauseKind
 from worker.metrics import PREFIX
 from worker.privacy import printable
-from worker.status import AccountStatus, Status, Stranger
+from worker.status import AccountStatus, Status
 
-# Of the accounts that no configuration names, and the longest that a name of theirs may be.
+# Of the accounts that no worker has, and the longest that a name of theirs may be.
 MOST_STRANGERS = 10
 LONGEST_NAME = 60
 
@@ -48,7 +48,7 @@ def gauges(status: Status | None) -> Iterator[Metric]:
             family.add_metric([one.account], value(one))
         yield family
     yield _paused(status)
-    yield from _unserved(status.unregistered)
+    yield from _unserved(status)
 
 
 def _backlog(status: Status) -> Metric:
@@ -67,13 +67,17 @@ def _paused(status: Status) -> Metric:
     return family
 
 
-def _unserved(strangers: tuple[Stranger, ...]) -> Iterator[Metric]:
-    yield _one("unserved_accounts", "Accounts that have changes and that no configuration names.", len(strangers))
+def _unserved(status: Status) -> Iterator[Metric]:
+    changes_of = [(one.account, one.changes) for one in status.unregistered]
+    # Between two runs of a cron job no account has a worker, and that is no fault.
+    if status.workers:
+        changes_of += [(one.account, one.pending) for one in status.accounts if one.pending and not one.served]
+    yield _one("unserved_accounts", "Accounts that have changes and that no worker works for.", len(changes_of))
     family = _family("unserved_changes", "Changes of the largest of those; 10000 may be more.", "account")
-    largest = sorted(strangers, key=lambda one: (-one.changes, one.account))[:MOST_STRANGERS]
+    largest = sorted(changes_of, key=lambda pair: (-pair[1], pair[0]))[:MOST_STRANGERS]
     changes: Counter[str] = Counter()
-    for one in largest:
-        changes[printable(one.account)[:LONGEST_NAME]] += one.changes
+    for account, count in largest:
+        changes[printable(account)[:LONGEST_NAME]] += count
     for name, count in changes.items():
         family.add_metric([name], count)
     yield family

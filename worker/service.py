@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 
 import asyncpg
 
@@ -47,7 +47,7 @@ async def serve(
             keep_retention(connections, retention_days=days, log=log, chance=chance),
             _measure_lag(metrics),
             _watchdog(engine, notifier, log=log),
-            _tell_status(engine, notifier, reading),
+            _tell_status(engine, notifier, reading, configured=settings.accounts),
         ]
         if not settings.database.pgbouncer:
             beside.append(listen(settings.database, engine.wake, log=log))
@@ -118,11 +118,13 @@ async def _watchdog(engine: Engine, notifier: Notifier, *, log: Log) -> None:
         await asyncio.sleep(every_s)
 
 
-async def _tell_status(engine: Engine, notifier: Notifier, reading: SharedReading) -> None:
+async def _tell_status(
+    engine: Engine, notifier: Notifier, reading: SharedReading, *, configured: Collection[str]
+) -> None:
     """Tells systemd how it is, in a line, until cancelled; where nobody listens, nothing is read for it."""
     while notifier.listens:
         try:
-            how = summary(await reading.get(STATUS_EVERY_S))
+            how = summary(await reading.get(STATUS_EVERY_S), configured)
         except DATABASE_FAULTS as fault:
             how = str(fault)
         except Exception as error:  # noqa: BLE001  who only tells must not end the work

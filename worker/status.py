@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -61,20 +61,33 @@ class AccountStatus:
     paused_for_s: float | None
     """Until it ends, or until the next probe; None: until a person says so."""
     paused_at: datetime | None
+    done_in_s: float | None
+    """How long the budget takes for what is due, at the least; None when it is not the budget that is waited for.
+
+    What has arrived and was not taken in yet, what waits, and what will be written meanwhile comes on top.
+    """
 
     @property
     def pending(self) -> int:
         """In both lanes."""
         return self.live + self.backfill
 
-    @property
-    def done_in_s(self) -> float | None:
-        """How long the budget takes for what is due, at the least; None when it is not the budget that is waited for.
+    def estimated(self, free_in_s: Sequence[float] | None) -> AccountStatus:
+        """The same with `done_in_s`. `free_in_s`: in how many seconds each slot that nobody holds back is free,
+        soonest first; None: not known of each."""
+        if self.pause_kind is not None or not self.served:
+            return replace(self, done_in_s=None)
+        done_in_s = self._evenly() if free_in_s is None else self._slot_by_slot(free_in_s)
+        return replace(self, done_in_s=done_in_s if done_in_s > 0 else None)
 
-        What has arrived and was not taken in yet, what waits, and what will be written meanwhile comes on top.
-        """
-        if self.due <= self.budget_free or self.pause_kind is not None or not self.served:
-            return None
+    def _slot_by_slot(self, free_in_s: Sequence[float]) -> float:
+        rest_s = self.window_s + self.guard_s
+        # A slot on the wire stands at its worst case; it rests from the answer on, which is soon.
+        slots = [min(seconds, rest_s) for seconds in free_in_s] or [rest_s]
+        beyond_reserve = slots[self.budget_reserve :] or slots[-1:]
+        return max(_sent_in(self.due, slots, rest_s), _sent_in(self.due_backfill, beyond_reserve, rest_s))
+
+    def _evenly(self) -> float:
         slots = max(1, self.budget_limit - self.held_back)
         windows = max(
             (self.due - self.budget_free) / slots,
@@ -89,17 +102,23 @@ class AccountStatus:
             oldest_s=None if self.oldest_s is None else self.oldest_s + seconds,
             next_due_s=None if self.next_due_s is None else max(0.0, self.next_due_s - seconds),
             paused_for_s=None if self.paused_for_s is None else max(0.0, self.paused_for_s - seconds),
+            done_in_s=None if self.done_in_s is None else max(0.0, self.done_in_s - seconds),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stranger:
-    """An account that has changes and that no configuration has ever named."""
+    """An account that has changes and that no worker has ever taken up: new, or named by no configuration."""
 
     account: str
     changes: int
     """STRANGERS_COUNTED may be more."""
     oldest_s: float
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether there may be more changes than `changes`."""
+        return self.changes >= STRANGERS_COUNTED
 
     def later(self, seconds: float) -> Stranger:
         """The same, so many seconds later."""
@@ -145,10 +164,22 @@ async def status(conn: asyncpg.Connection) -> Status:
         workers = [_worker(row) for row in await conn.fetch(query("workers"), ALIVE_S)]
     served = {account for worker in workers for account in worker.accounts}
     return Status(
-        accounts=tuple(AccountStatus(**row, served=row["account"] in served) for row in accounts),
+        accounts=tuple(_account(row, served=row["account"] in served) for row in accounts),
         unregistered=tuple(Stranger(**row) for row in strangers),
         workers=tuple(workers),
     )
+
+
+def _sent_in(nth: int, slots: Sequence[float], rest_s: float) -> float:
+    """When the `nth` request goes out, in seconds: each slot takes one, rests, and takes the next."""
+    rounds, place = divmod(max(0, nth - 1), len(slots))
+    return slots[place] + rounds * rest_s if nth else 0.0
+
+
+def _account(row: Mapping[str, Any], *, served: bool) -> AccountStatus:
+    figures = dict(row)
+    free_in_s = figures.pop("free_in_s")
+    return AccountStatus(**figures, served=served, done_in_s=None).estimated(free_in_s)
 
 
 def _worker(row: Mapping[str, Any]) -> WorkerStatus:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def counted(number: int, noun: str) -> str:
@@ -29,3 +33,13 @@ def roughly(seconds: float) -> str:
         if seconds <= upto * length:
             return f"{math.ceil(seconds / length)} {unit}"
     return f"{math.ceil(seconds / 86_400)} days"
+
+
+def toml_key(name: str) -> str:
+    """The name as a key in TOML: bare, or quoted where it has to be."""
+    return name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+
+
+def visible(name: str) -> str:
+    """The name, quoted if it is empty or has blanks at an end, which nobody would see."""
+    return name if name and name == name.strip() else json.dumps(name, ensure_ascii=False)

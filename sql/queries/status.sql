@@ -1,12 +1,13 @@
 -- How each account is.
 -- Out: a row for each: changes pending in each lane, the age of the oldest (s), how many of them the queue has not taken in
 --      yet and how many are parked; appointments on the wire, backing off (and in how many seconds the first of them is due
---      again) and due, those in the backfill lane besides; the budget; and the pause, if there is one (for how many more
+--      again) and due, those in the backfill lane besides; the budget, with in how many seconds each slot that is not held back is free,
+--      soonest first (null: more than a thousand of them); and the pause, if there is one (for how many more
 --      seconds; null: until a person says so).
 -- Counts every pending change: one to two seconds for a million. Whoever asks again and again does so by worker/reading.py.
 SELECT a.account, pending.live, pending.backfill, pending.oldest_s, arrived.changes AS arrived, parked.changes AS parked,
        later.in_flight, later.waiting, later.next_due_s, due.appointments AS due, due.backfill AS due_backfill,
-       budget.slots AS budget_limit, a.rate_limit AS budget_configured, slots.free AS budget_free, slots.held_back,
+       budget.slots AS budget_limit, a.rate_limit AS budget_configured, slots.free AS budget_free, slots.held_back, slots.free_in_s,
        greatest(0, budget.slots - slots.free - slots.held_back) AS budget_used,
        floor(budget.slots * a.live_reserve)::int AS budget_reserve,
        a.rate_window_s AS window_s, a.rate_guard_s AS guard_s,
@@ -40,7 +41,10 @@ CROSS JOIN LATERAL (
 ) AS due
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE r.free_at <= now())::int AS free,
-           count(*) FILTER (WHERE r.held_until > now() AND r.free_at = r.held_until)::int AS held_back
+           count(*) FILTER (WHERE r.held_until > now() AND r.free_at = r.held_until)::int AS held_back,
+           CASE WHEN count(*) <= 1000
+                THEN array_agg((extract(epoch FROM greatest(r.free_at, now()) - now()))::float8 ORDER BY r.free_at)
+                     FILTER (WHERE r.held_until IS NULL OR r.held_until <= now() OR r.free_at <> r.held_until) END AS free_in_s
     FROM caspen_sync.rate_slot r WHERE r.account = a.account
 ) AS slots
 LEFT JOIN LATERAL (

@@ -1,4 +1,4 @@
--- Accounts that have changes and that no configuration has ever named: nobody takes their changes in.
+-- Accounts that have changes and that no worker has ever taken up: new ones, or such as no configuration names.
 -- In:  $1 most changes to count of each int.
 -- Out: a row for each: how many changes ($1 may mean: or more), and the age of the oldest (s).
 --

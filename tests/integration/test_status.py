@@ -83,19 +83,20 @@ async def test_each_figure(database: Database) -> None:
         "pause_reason": None,
         "paused_for_s": None,
         "paused_at": None,
+        "done_in_s": None,
     }
     assert (north["account"], north["live"], north["oldest_s"], north["budget_free"]) == ("north", 0, None, 1000)
 
     said, _, header, first_row, second_row, total, *rest = (
         await command("status", env=offline(database))
     ).stdout.splitlines()
-    assert said == "6 changes wait and no worker is running: caspen-sync run --once"
+    assert said == "6 changes wait and no worker is running: caspen-sync run --once; 3 parked: caspen-sync parked list"
     assert header.split("  ")[0] == "ACCOUNT"
-    assert first_row.split()[:8] == ["default", "6", "(2", "backfill)", "12m", first_row.split()[5], "1", "2"]
-    assert first_row.endswith("  8 of 10 free       no worker is running for it")
-    assert second_row.split()[:6] == ["north", "0", "-", "0", "0", "0"]
-    assert second_row.endswith("  ok")
-    assert total.split() == ["total", "6", "12m", first_row.split()[5], "1", "2", "3"]
+    assert first_row.split()[7:15] == ["6", "(2", "backfill)", "12m", first_row.split()[11], "1", "2", "3"]
+    assert first_row.startswith("default  no worker is running for it  ")
+    assert first_row.endswith("  8 of 10 free")
+    assert second_row.split()[:7] == ["north", "ok", "0", "-", "0", "0", "0"]
+    assert total.split() == ["total", "6", "12m", first_row.split()[11], "1", "2", "3"]
     assert rest == ["", "no worker is running", "3 parked changes: caspen-sync parked list"]
 
 
@@ -145,7 +146,7 @@ async def test_a_throttle_that_is_over(database: Database) -> None:
     over = "SELECT paused_until < now() FROM caspen_sync.account"
     await eventually(lambda: database.value(over), what="the throttle is over")
     row = (await command("status", env=offline(database))).stdout.splitlines()[3]
-    assert row.endswith("  no worker is running for it")
+    assert row.startswith("default  no worker is running for it  ")
 
 
 async def test_workers(database: Database) -> None:
@@ -187,7 +188,7 @@ async def test_somebody_else_uses_the_key(database: Database) -> None:
     assert await store.hold_back([told]) == {"default": 3}
     (account,) = (await status(database))["accounts"]
     assert (account["budget_free"], account["held_back"], account["budget_used"]) == (6, 3, 1)
-    assert "  6 of 10 free, 3 held back  " in (await command("status", env=offline(database))).stdout
+    assert "  6 of 10 free, 3 held back\n" in (await command("status", env=offline(database))).stdout
 
 
 async def test_an_account_that_no_configuration_names(database: Database) -> None:
@@ -211,6 +212,39 @@ async def test_an_account_that_no_configuration_names(database: Database) -> Non
     assert rows == ["a\N{REPLACEMENT CHARACTER}[2J", "nroth"]
     await registered(database, account="nroth")
     assert [one["account"] for one in (await status(database))["unregistered"]] == ["a\x1b[2J"]
+
+
+async def test_an_account_that_no_worker_has_taken_up_yet(database: Database) -> None:
+    """The first change after migrate: the configuration names its account, so what is missing is a worker."""
+    await database.write("app_1", {"note": NOTE})
+    said, _, _, row, *_ = (await command("status", env=offline(database))).stdout.splitlines()
+    assert said == (
+        "1 change waits: no worker has taken up account default yet (1 change): caspen-sync run --once, or restart "
+        "the service"
+    )
+    assert row.startswith("default  no worker has taken it up yet  1  ")
+
+
+async def test_the_estimate(database: Database) -> None:
+    """It comes from when each slot is free: soon after a burst, that is when the burst's slots come back, all at once.
+    Slots that have never been used are free, and those that are held back do not count."""
+    store = await registered(database, limits(4, live_reserve=0.0))
+    await database.pool.execute(
+        """
+        UPDATE caspen_sync.rate_slot r SET free_at = now() + seen.after, held_until = now() + seen.held
+        FROM (VALUES (1, interval '10 minutes', interval '10 minutes'), (2, '40 seconds', '20 seconds'),
+                     (3, '40 seconds', NULL))
+             AS seen (slot, after, held)
+        WHERE r.slot = seen.slot
+        """
+    )
+    for number in range(5):
+        await database.write(f"app_{number}", {"note": NOTE})
+    await store.take_in(["default"])
+    await database.pool.execute("INSERT INTO caspen_sync.worker VALUES ('default', 'w', '1', now(), now())")
+    (account,) = (await status(database))["accounts"]
+    assert (account["budget_free"], account["held_back"], account["due"]) == (1, 1, 5)
+    assert account["done_in_s"] == pytest.approx(40 + 60.5, abs=10)
 
 
 async def test_names_are_counted_to_a_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from tests.support.canary import NOTE
 from tests.support.claims import registered
 from tests.support.database import Database
 from tests.support.parking import offline
-from tests.support.processes import start
-from tests.support.terminal import CTRL_C, Terminal, at_a_terminal
+from tests.support.processes import command, start
+from tests.support.terminal import CTRL_C, CTRL_Z, Terminal, at_a_terminal
 from tests.support.waiting import eventually
 
 WATCH = ("status", "--watch", "0.1")
@@ -68,6 +68,22 @@ async def test_ctrl_c(database: Database, no_colour: dict[str, str]) -> None:
         assert terminal.screen.endswith(ORDINARY)
         assert "everything is synced" in terminal.screen
         assert "\x1b[32m" not in terminal.screen
+
+
+async def test_ctrl_z(database: Database) -> None:
+    """Gives the terminal back for as long as it is stopped, and takes it again, all of it, when it goes on. The command
+    is alone in its session here, so that the kernel does not stop it."""
+    await registered(database)
+    async with watching(database, "60") as terminal:
+        shown = terminal.screen.count("everything is synced")
+        terminal.type(CTRL_Z)
+        await eventually(lambda: terminal.screen.count("everything is synced") > shown, what="it is shown again")
+        assert terminal.screen.count(ORDINARY) == 1
+        assert ORDINARY in terminal.screen.rpartition(ALTERNATE)[0]
+        assert not terminal.echoes()
+        terminal.type("q")
+        assert await terminal.ended() == 0
+        assert terminal.echoes()
 
 
 async def test_a_window_that_is_resized(database: Database) -> None:
@@ -131,6 +147,23 @@ async def test_for_programs(database: Database, json_too: bool, environment: dic
         assert all(json.loads(line)["unregistered"] == [] for line in lines)
     else:
         assert (lines[1], lines[9]) == ("everything is synced", "everything is synced")
+
+
+async def test_for_a_person_who_reads_json(database: Database) -> None:
+    """Objects one after the other stay where they were written: a terminal's alternate screen would take them away."""
+    await registered(database)
+    async with at_a_terminal(*WATCH, "--json", env=offline(database) | XTERM) as terminal:
+        await eventually(lambda: terminal.screen.count("\n") > 2, what="some objects")
+        terminal.type("q")
+        assert await terminal.ended() == 0
+        assert "\x1b" not in terminal.screen
+
+
+async def test_not_more_often_than_that(database: Database) -> None:
+    """Each look may count a large backlog."""
+    ended = await command("status", "--watch", "0.09", env=offline(database))
+    assert (ended.exit_code, ended.stdout) == (64, "")
+    assert ended.stderr.endswith("argument --watch: '0.09' is less than 0.1 seconds\n")
 
 
 async def test_each_snapshot_at_once(database: Database) -> None:

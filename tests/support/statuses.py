@@ -35,6 +35,7 @@ _IDLE = AccountStatus(
     pause_reason=None,
     paused_for_s=None,
     paused_at=None,
+    done_in_s=None,
 )
 
 

@@ -18,6 +18,7 @@ from tests.support.waiting import eventually
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
+CTRL_Z = "\x1a"
 
 
 @dataclass(slots=True)

@@ -113,7 +113,7 @@ def _add_status(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="for programs; with --watch, one object a line")
     command.add_argument(
         "--watch",
-        type=values.seconds,
+        type=values.pace,
         nargs="?",
         const=2.0,
         metavar="SECONDS",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 from worker import privacy
@@ -18,12 +19,18 @@ from worker.database import connection, pool
 from worker.errors import DATABASE_FAULTS, CaspenSyncError, ExitCode
 from worker.migrate import require_current_schema
 from worker.reading import SharedReading
-from worker.status import STRANGERS_COUNTED, AccountStatus, Status, Stranger, WorkerStatus, status
+from worker.status import AccountStatus, Status, Stranger, WorkerStatus, status
 from worker.summary import summary
-from worker.words import counted, duration
+from worker.words import counted, duration, visible
 
-HEADER = ("ACCOUNT", "PENDING", "OLDEST", "ON THE WIRE", "BACKING OFF", "PARKED", "BUDGET", "STATE")
-# A cron job comes every minute. What has waited for longer than two, and has no worker, waits for one.
+# The state stands where 80 columns show it.
+HEADER = ("ACCOUNT", "STATE", "PENDING", "OLDEST", "ON THE WIRE", "BACKING OFF", "PARKED", "BUDGET")
+# One long name, or one long reason, would push all the other columns out of sight.
+NAME_COLUMNS = 40
+STATE_COLUMNS = 80
+# A cron job comes every few minutes, and none is there between two runs: what is older than this has been left.
+LEFT_S = 900.0
+# Where other workers are there all the time, what has waited for so long and has no worker waits for one.
 UNSERVED_S = 120.0
 
 
@@ -41,7 +48,7 @@ async def _once(args: argparse.Namespace, settings: Settings) -> None:
     if args.json:
         print_json(found)
         return
-    for line in lines(found, painter()):
+    for line in lines(found, painter(), settings.accounts):
         print(line)
 
 
@@ -61,7 +68,7 @@ async def _watch(args: argparse.Namespace, settings: Settings) -> None:
             age = f", counted {duration(found.age_s)} ago" if found.age_s > args.watch else ""
             return [
                 f"{head}{age}",
-                *lines(found, paint, width=terminal_size().columns if sys.stdout.isatty() else None),
+                *lines(found, paint, settings.accounts, width=terminal_size().columns if sys.stdout.isatty() else None),
             ]
 
         async def tell() -> None:
@@ -70,19 +77,25 @@ async def _watch(args: argparse.Namespace, settings: Settings) -> None:
             except DATABASE_FAULTS as fault:
                 privacy.say(str(fault))
 
-        await watch(tell if args.json else look, every_s=args.watch)
+        await watch(tell if args.json else look, every_s=args.watch, in_place=not args.json)
 
 
 def _said(fault: CaspenSyncError) -> str:
     return privacy.printable(privacy.redacted(str(fault)))
 
 
-def lines(found: Status, paint: Paint, *, width: int | None = None) -> list[str]:
-    """All of it as lines of text; nothing but `paint` puts anything into them that steers a terminal. `width`: of the
-    sentence that they begin with, which goes on in the next line."""
-    rows = [*map(_row, found.accounts), *map(_strange_row, found.unregistered)]
-    sentence = privacy.printable(summary(found))
-    said = [paint(line, _worst(found)) for line in (textwrap.wrap(sentence, width) if width else [sentence])]
+def lines(found: Status, paint: Paint, configured: Collection[str], *, width: int | None = None) -> list[str]:
+    """All of it as lines of text; nothing but `paint` puts anything into them that steers a terminal. `configured`: the
+    accounts that the configuration names. `width`: of the sentence that they begin with, which goes on in the next
+    line."""
+    rows = [
+        *(_row(one, bool(found.workers)) for one in found.accounts),
+        *(_strange_row(one, configured) for one in found.unregistered),
+    ]
+    sentence = privacy.printable(summary(found, configured))
+    said = [
+        paint(line, _worst(found, configured)) for line in (textwrap.wrap(sentence, width) if width else [sentence])
+    ]
     if not rows:
         return said
     if len(rows) > 1:
@@ -98,23 +111,37 @@ def lines(found: Status, paint: Paint, *, width: int | None = None) -> list[str]
     ]
 
 
-def _row(one: AccountStatus) -> Sequence[object]:
+def _row(one: AccountStatus, others_run: bool) -> Sequence[object]:
     return (
-        one.account,
+        _cut(visible(one.account), NAME_COLUMNS),
+        Coloured(_cut(_state(one), STATE_COLUMNS), _colour(one, others_run)),
         f"{one.pending} ({one.backfill} backfill)" if one.backfill else one.pending,
         _age(one.oldest_s),
         one.in_flight,
         one.waiting,
         Coloured(str(one.parked), "red") if one.parked else 0,
         f"{one.budget_free} of {one.budget_limit} free" + (f", {one.held_back} held back" if one.held_back else ""),
-        Coloured(_state(one), _colour(one)),
     )
 
 
-def _strange_row(one: Stranger) -> Sequence[object]:
-    pending = f"{one.changes} or more" if one.changes >= STRANGERS_COUNTED else one.changes
-    state = Coloured("no configuration names it, so no worker has it", "red")
-    return (one.account, pending, _age(one.oldest_s), None, None, None, None, state)
+def _strange_row(one: Stranger, configured: Collection[str]) -> Sequence[object]:
+    known = one.account in configured
+    state = "no worker has taken it up yet" if known else "no configuration names it, so no worker has it"
+    return (
+        _cut(visible(one.account), NAME_COLUMNS),
+        Coloured(state, _colour_of_stranger(one, configured)),
+        _at_least(one.changes, uncounted=one.uncounted),
+        _age(one.oldest_s),
+        *(None, None, None, None),
+    )
+
+
+def _cut(text: str, columns: int) -> str:
+    return text if len(text) <= columns else f"{text[: columns - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _at_least(changes: int, *, uncounted: bool) -> str:
+    return f"{changes} or more" if uncounted else str(changes)
 
 
 def _total(found: Status) -> Sequence[object]:
@@ -123,12 +150,15 @@ def _total(found: Status) -> Sequence[object]:
     ages += [one.oldest_s for one in found.unregistered]
     return (
         "total",
-        sum(one.pending for one in accounts) + sum(one.changes for one in found.unregistered),
+        "",
+        _at_least(
+            sum(one.pending for one in accounts) + sum(one.changes for one in found.unregistered),
+            uncounted=any(one.uncounted for one in found.unregistered),
+        ),
         _age(max(ages, default=None)),
         sum(one.in_flight for one in accounts),
         sum(one.waiting for one in accounts),
         sum(one.parked for one in accounts),
-        "",
         "",
     )
 
@@ -155,24 +185,31 @@ def _states(one: AccountStatus) -> Iterator[str]:
 def _pause(one: AccountStatus) -> str:
     why = f"{one.pause_kind}: {one.pause_reason}"
     if one.paused_for_s is None:
-        return f"paused by hand: {one.pause_reason}; caspen-sync resume {one.account}"
+        return f"paused by hand: {one.pause_reason}; caspen-sync resume {shlex.quote(one.account)}"
     if one.pause_kind == "throttled":
         return f"{why}; goes on in {duration(one.paused_for_s)}"
     return f"paused, {why}; next probe in {duration(one.paused_for_s)}"
 
 
-def _colour(one: AccountStatus) -> Colour:
-    if one.pause_kind not in (None, "throttled") or (not one.served and (one.oldest_s or 0.0) > UNSERVED_S):
+def _colour(one: AccountStatus, others_run: bool) -> Colour:
+    left = not one.served and (one.oldest_s or 0.0) > (UNSERVED_S if others_run else LEFT_S)
+    if left or one.pause_kind not in (None, "throttled"):
         return "red"
     return "green" if _state(one) == "ok" and not one.waiting else "yellow"
 
 
-def _worst(found: Status) -> Colour:
+def _colour_of_stranger(one: Stranger, configured: Collection[str]) -> Colour:
+    return "yellow" if one.account in configured and one.oldest_s <= LEFT_S else "red"
+
+
+def _worst(found: Status, configured: Collection[str]) -> Colour:
     """The sentence's colour: green is for nothing to wait for and nothing to do."""
-    colours = {_colour(one) for one in found.accounts}
-    if found.unregistered or "red" in colours or any(one.parked for one in found.accounts):
+    colours = {_colour(one, bool(found.workers)) for one in found.accounts}
+    colours |= {_colour_of_stranger(one, configured) for one in found.unregistered}
+    if "red" in colours or any(one.parked for one in found.accounts):
         return "red"
-    return "green" if found.accounts and not any(one.pending for one in found.accounts) else "yellow"
+    waits = found.unregistered or any(one.pending for one in found.accounts)
+    return "green" if found.accounts and not waits else "yellow"
 
 
 def _workers(workers: Sequence[WorkerStatus], paint: Paint) -> Iterator[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 # As for worker.retention_days.
 DAYS_MAX = 36_500
+# Each look may count a large backlog.
+PACE_MIN_S = 0.1
 
 
 def seconds(text: str) -> float:
@@ -18,6 +20,14 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def pace(text: str) -> float:
+    """How often to look, in seconds: ten times a second at the most."""
+    value = seconds(text)
+    if value < PACE_MIN_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than {PACE_MIN_S} seconds")
     return value
 
 

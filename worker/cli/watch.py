@@ -22,11 +22,11 @@ _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _COLOUR = re.compile(r"(\x1b\[\d*m)")
 
 
-async def watch(look: Look, *, every_s: float) -> None:
+async def watch(look: Look, *, every_s: float, in_place: bool = True) -> None:
     """Shows the lines that `look` returns, every `every_s` seconds, until SIGINT, SIGTERM or q: in place when stdout is
-    a terminal, one after the other otherwise. When `look` returns None it has shown them itself."""
+    a terminal and `in_place`, one after the other otherwise. When `look` returns None it has shown them itself."""
     resized = asyncio.Event()
-    with _shower() as show:
+    with _shower(in_place, resized) as show:
         going_on = asyncio.ensure_future(_go_on(look, show, every_s, resized))
         with _until(going_on.cancel), _on(signal.SIGWINCH, resized.set), contextlib.suppress(asyncio.CancelledError):
             await going_on
@@ -51,15 +51,39 @@ async def _go_on(look: Look, show: Show, every_s: float, again: asyncio.Event) -
 
 
 @contextlib.contextmanager
-def _shower() -> Iterator[Show]:
-    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+def _shower(in_place: bool, again: asyncio.Event) -> Iterator[Show]:
+    if not in_place or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         yield _one_after_the_other
         return
     print(_ENTER, end="", flush=True)
     try:
-        yield _in_place
+        with _stoppable(again):
+            yield _in_place
     finally:
         print(_LEAVE, end="", flush=True)
+
+
+@contextlib.contextmanager
+def _stoppable(again: asyncio.Event) -> Iterator[None]:
+    """Ctrl-Z gives the terminal back as it was; once the process goes on, it is taken again, and `again` is set."""
+    terminal = sys.stdout.fileno()
+    before = termios.tcgetattr(terminal)
+
+    def stop() -> None:
+        ours = termios.tcgetattr(terminal)
+        print(_LEAVE, end="", flush=True)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        # What it does by default, and not SIGSTOP: where no shell could wake it again, the kernel ignores it.
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        loop.add_signal_handler(signal.SIGTSTP, stop)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, ours)
+        print(_ENTER, end="", flush=True)
+        again.set()
+
+    loop = asyncio.get_running_loop()
+    with _on(signal.SIGTSTP, stop):
+        yield
 
 
 def _one_after_the_other(lines: Sequence[str]) -> None:
