@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.support.canary import NOTE
-from tests.support.checking import holds, looked, verdicts
+from tests.support.checking import holds, looked, scanned, verdicts
 from tests.support.claims import registered
 from tests.support.database import Database
 from tests.support.roles import user_with
@@ -17,6 +17,7 @@ from worker import __version__
 from worker.check import Verdict
 from worker.check import database as checks
 from worker.check.granted import ROLES, Right, rights_of
+from worker.check.rights import GRANTS_SAY_INHERIT
 from worker.check.schema import TRIGGERS
 from worker.config import DatabaseSettings
 from worker.database import connect_options
@@ -47,7 +48,8 @@ async def test_no_schema(empty_database: str) -> None:
     holds(found["schema"], BAD, "there is no schema caspen_sync", "run caspen-sync migrate")
     assert found["schema"].exit_code == 78
     needing = {name for name, one in found.items() if one.verdict is LEFT_OUT}
-    assert needing == {"version", "triggers", "rights", "roles", "connections", "dead_rows", "accounts"}
+    tables = {"version", "triggers", "rights", "roles", "connections", "dead_rows", "accounts", "paused", "woken"}
+    assert needing == tables
     assert {found[name].said for name in needing} == {"needs the schema"}
     assert found["durability"].verdict is FINE
 
@@ -157,6 +159,20 @@ async def test_a_login_that_is_no_worker(database: Database, role: str | None) -
     holds(found["rights"], BAD, "DELETE on account, appointment", "GRANT caspen_sync_worker")
     assert {name for name, one in found.items() if one.verdict is BAD} <= {"rights", "schema"}
     assert found["roles"].verdict is FINE
+
+
+async def test_a_login_that_does_not_inherit(database: Database) -> None:
+    """It was granted the role already; what it lacks is the inheriting."""
+    async with user_with(database, None) as dsn:
+        login = urlsplit(dsn).username
+        await database.pool.execute(f"ALTER ROLE {login} NOINHERIT; GRANT caspen_sync_worker TO {login}")
+        found = (await looked(dsn))["rights"]
+        new = await database.value("SELECT current_setting('server_version_num')::int") >= GRANTS_SAY_INHERIT
+        mend = f'GRANT caspen_sync_worker TO "{login}" WITH INHERIT TRUE' if new else f'ALTER ROLE "{login}" INHERIT'
+        holds(found, BAD, f"{login} has the role caspen_sync_worker, and does not inherit", mend)
+        assert found.mend is not None
+        await database.pool.execute(found.mend)
+        assert (await looked(dsn))["rights"].verdict is FINE
 
 
 async def test_a_reader_s_rights(database: Database) -> None:
@@ -274,11 +290,30 @@ async def test_accounts_that_nobody_works_for(database: Database) -> None:
         await database.write("app_1", {"note": NOTE}, account=account)
     await store.take_in(["south"])
     found = (await looked(database.dsn))["accounts"]
-    holds(found, HM, "changes wait for nroth, south, which no", "[accounts.nroth]")
-    await store.heartbeat(["south"], running_s=1.0)
+    holds(found, HM, "changes wait for nroth, south, which no", "add [accounts.nroth]")
+    await store.heartbeat(["default", "south"], running_s=1.0)
     holds((await looked(database.dsn))["accounts"], HM, "changes wait for nroth, which no")
+    await store.heartbeat(["nroth"], running_s=1.0)
     accounts = {"default": {"token": "t-2f9c-1"}, "nroth": {"token": "t-2f9c-2"}}
     holds((await looked(database.dsn, accounts=accounts))["accounts"], FINE, "default, nroth; no other has changes")
+
+
+async def test_a_name_that_is_no_bare_key(database: Database) -> None:
+    """What is to be added is valid TOML."""
+    await database.write("app_1", {"note": NOTE}, account="north east")
+    holds((await looked(database.dsn))["accounts"], HM, "north east", 'add [accounts."north east"]')
+
+
+async def test_an_account_that_the_workers_do_not_know_yet(database: Database) -> None:
+    """It was configured after the service began; where no worker runs at all, cron may come by."""
+    store = await registered(database, account="south")
+    await database.write("app_1", {"note": NOTE})
+    assert (await looked(database.dsn))["accounts"].verdict is FINE
+    await store.heartbeat(["south"], running_s=1.0)
+    found = (await looked(database.dsn))["accounts"]
+    holds(found, HM, "wait for default, and of the workers that run none", "it does not know account default yet")
+    await store.heartbeat(["default"], running_s=1.0)
+    assert (await looked(database.dsn))["accounts"].verdict is FINE
 
 
 async def test_accounts_are_found_by_steps(database: Database) -> None:
@@ -308,14 +343,3 @@ async def test_accounts_are_found_by_steps(database: Database) -> None:
     assert [row["account"] for row in await database.rows(query("check_accounts"), 30.0)] == [
         "default", "due", "nroth", "wait",
     ]  # fmt: skip
-
-
-def scanned(node: dict[str, object]) -> list[tuple[object, float]]:
-    """Each scan of a table, and how many rows it read, those that it threw away included."""
-    here = []
-    if "Relation Name" in node:
-        rows = float(str(node["Actual Rows"])) + float(str(node.get("Rows Removed by Filter", 0)))
-        here.append((node["Node Type"], rows * float(str(node["Actual Loops"]))))
-    plans = node.get("Plans", [])
-    assert isinstance(plans, list)
-    return [*here, *(scan for plan in plans for scan in scanned(plan))]

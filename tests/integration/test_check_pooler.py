@@ -57,6 +57,7 @@ async def test_behind_a_pooler(server: Server) -> None:
     expected = dict.fromkeys(LOOKS, "ok") | {"connections": "skipped", "durability": "warning"}
     assert verdicts(rightly) == expected  # the tests' server runs without fsync
     holds(rightly["pooler"], Verdict.OK, "PgBouncer, as database.pgbouncer says")
+    holds(rightly["notify"], Verdict.OK, "not used: changes are found by polling, every 5 s")
     holds(wrongly["pooler"], Verdict.FAILED, "something like PgBouncer stands between", "database.pgbouncer = true")
     assert wrongly["pooler"].exit_code == 78
 

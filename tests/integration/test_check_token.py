@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from tests.support.rawserver import answer, closed_port, raw_server, resetting, 
 from worker import clock
 from worker.caspen import NOBODY
 from worker.check import Finding, Verdict, check
-from worker.check.api import ask
+from worker.check.api import ask, take_slot
 from worker.check.files import tokens
 from worker.claims import PauseKind
 from worker.config import Settings
@@ -93,26 +94,54 @@ async def test_a_refused_token(database: Database, status: int, options: dict[st
     assert await database.value("SELECT pause_kind FROM caspen_sync.account") is None
 
 
-@pytest.mark.parametrize("kind", ["refused", "down", "manual", "throttled"])
+@pytest.mark.parametrize("kind", ["refused", "down", "rejected", "manual"])
 async def test_a_paused_account(database: Database, kind: PauseKind) -> None:
-    """Nothing is sent for an account that is paused, for whatever reason; it is said which."""
+    """It is asked for all the same, since a person wants to see the answer, and out of its budget; the pause stays."""
     store = await registered(database)
     await database.write("app_1", {"note": NOTE})
     if kind == "manual":
         await database.pool.execute("UPDATE caspen_sync.account SET pause_kind = 'manual', paused_until = 'infinity'")
     else:
         await settle(store, stopped(await the_claim(store), kind, wait_s=600.0))
+    before = await everything(database), await database.value(RESTING, "default")
+    async with sandbox(tokens=("another",)) as api:
+        found = await asked(settings(database, api.base_url))
+        assert len(api.log) == 1
+    holds(told(found)[0], BAD, "account default: the API refused the token: 401")
+    assert (await everything(database), await database.value(RESTING, "default")) == (before[0], before[1] + 1)
+
+
+async def test_a_throttled_account(database: Database) -> None:
+    """The API said when to ask again: nothing is sent before."""
+    store = await registered(database)
+    await database.write("app_1", {"note": NOTE})
+    await settle(store, stopped(await the_claim(store), "throttled", wait_s=600.0))
     async with sandbox() as api:
         (accepted,) = told(await asked(settings(database, api.base_url)))
         assert api.log == []
-    holds(accepted, LEFT_OUT, f"it is paused ({kind}); caspen-sync resume default")
+    holds(accepted, LEFT_OUT, "the API wants to be left alone for a while (429)")
+
+
+async def test_slots_for_several_who_ask(database: Database) -> None:
+    """However many ask at once, for a paused account too, each slot is given once, and the reserve is kept."""
+    await registered(database, limits(10, live_reserve=0.3))
+    await database.pool.execute("UPDATE caspen_sync.account SET pause_kind = 'refused', paused_until = 'infinity'")
+
+    async def take() -> float | str:
+        async with database.pool.acquire() as conn:
+            return await take_slot(conn, "default")
+
+    taken = [slot for slot in await asyncio.gather(*(take() for _ in range(24))) if not isinstance(slot, str)]
+    while not isinstance(slot := await take(), str):
+        taken.append(slot)
+    assert len(taken) == await database.value(RESTING, "default") == 7
 
 
 async def test_no_budget(database: Database) -> None:
     """An account without slots, or with none but those kept for live changes, is not asked for."""
     async with sandbox() as api:
         (accepted,) = told(await asked(settings(database, api.base_url)))
-        holds(accepted, LEFT_OUT, "account default: no worker has had anything to do for it yet")
+        holds(accepted, LEFT_OUT, "no worker has registered it yet, so it has no budget; caspen-sync run --once")
         await registered(database, limits(10, live_reserve=0.1))
         await database.pool.execute("UPDATE caspen_sync.rate_slot SET free_at = 'infinity' WHERE slot > 1")
         (accepted,) = told(await asked(settings(database, api.base_url)))

@@ -49,3 +49,14 @@ def holds(finding: Finding, verdict: Verdict, said: str, mend: str = "") -> None
     assert said in finding.said, finding
     assert mend in (finding.mend or ""), finding
     assert (finding.mend is not None) == (verdict in (Verdict.WARNING, Verdict.FAILED)), finding
+
+
+def scanned(node: dict[str, object]) -> list[tuple[object, float]]:
+    """Each scan of a table, and how many rows it read, those that it threw away included."""
+    here = []
+    if "Relation Name" in node:
+        rows = float(str(node["Actual Rows"])) + float(str(node.get("Rows Removed by Filter", 0)))
+        here.append((node["Node Type"], rows * float(str(node["Actual Loops"]))))
+    plans = node.get("Plans", [])
+    assert isinstance(plans, list)
+    return [*here, *(scan for plan in plans for scan in scanned(plan))]

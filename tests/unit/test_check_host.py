@@ -68,12 +68,27 @@ async def test_a_free_address() -> None:
     holds(await listen(""), FINE, "no address is opened")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-async def test_a_service_is_there(host: str) -> None:
-    """Our own service has the address: as it should be."""
+@pytest.mark.parametrize(("host", "verdict"), [("127.0.0.1", FINE), ("0.0.0.0", HM)])
+async def test_a_service_is_there(host: str, verdict: Verdict) -> None:
+    """Our own service has the address: as it should be, if it is the only one that is to run."""
     async with raw_server(saying(answer("200 OK", b"caspen-sync 1.0: alive\n"))) as service:
-        holds(await listen(f"{host}:{service.port}"), FINE, "a service is running there")
+        said = "a service is running there; a second one needs another address"
+        holds(await listen(f"{host}:{service.port}"), verdict, said)
         assert [request.path for request in service.requests] == ["/livez"]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [("127.0.0.9:0", FINE), ("[::1]:0", FINE), ("localhost:0", FINE), ("0.0.0.0:0", HM), ("[::]:0", HM)],
+)
+async def test_an_address_that_others_reach(text: str, verdict: Verdict) -> None:
+    """Beyond this host, whoever gets there reads it: it asks for no password."""
+    holds(
+        await listen(text),
+        verdict,
+        "it asks for no password" if verdict is HM else "is free",
+        "such as 127.0.0.1" if verdict is HM else "",
+    )
 
 
 @pytest.mark.parametrize("body", [b"hello", b""])
@@ -120,6 +135,9 @@ def test_the_file_and_what_beats_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     holds(found, FINE, f"{path}; over it CASPEN_SYNC_DATABASE__DSN, --dsn")
     settings, (found,) = read(load, None, None)
     holds(found, FINE, "no file, so the defaults; over it CASPEN_SYNC_DATABASE__DSN")
+    monkeypatch.delenv("CASPEN_SYNC_DATABASE__DSN")
+    _, (found,) = read(Settings, None, None)
+    assert found.said == "no file, so the defaults"
 
 
 def test_every_bad_key(tmp_path: Path) -> None:
@@ -160,7 +178,7 @@ async def test_without_a_configuration_all_is_skipped(tmp_path: Path) -> None:
     path = config(tmp_path, "[nothing]")
     first, *others = await check(lambda: load(path), flag=path)
     assert (first.name, first.verdict) == ("config", BAD)
-    assert len(others) == 18
+    assert len(others) == 20
     assert {(other.verdict, other.said) for other in others} == {(Verdict.SKIPPED, "needs the config")}
 
 

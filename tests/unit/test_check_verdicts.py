@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from tests.support.checking import holds
 from tests.support.processes import TOKEN
 from worker.check import Finding, Verdict, exit_code
 from worker.check.api import told
-from worker.check.finding import failed, ok, skipped, told_by, warning
+from worker.check.finding import failed, ok, skipped, told_by, toml_key, warning
+from worker.check.pauses import pause_finding
 from worker.check.server import clock_finding, connections_finding, version_finding
 from worker.check.upkeep import dead_rows_finding, snapshots_finding
 from worker.config import AccountSettings
@@ -45,6 +47,43 @@ def test_an_error_is_taken_apart() -> None:
     assert finding.exit_code == 78
     finding = told_by("database", DatabaseUnreachable("database: no"), "is it right?")
     assert (finding.said, finding.mend, finding.exit_code) == ("no", "is it right?", 69)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("north_1-A", "north_1-A"),
+        ("north east", '"north east"'),
+        ("north.east", '"north.east"'),
+        ("", '""'),
+        ("n\u00f6rd", '"n\u00f6rd"'),
+        ('a"b\\c\n\x7f\x1b', r'"a\"b\\c\n\u007f\u001b"'),
+    ],
+)
+def test_a_name_as_a_key(name: str, key: str) -> None:
+    """What `check` says to write into config.toml can be written there, and means that name."""
+    assert toml_key(name) == key
+    assert tomllib.loads(f"[accounts.{key}]") == {"accounts": {name: {}}}
+
+
+# -- pauses ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict", "code", "said", "mend"),
+    [
+        ("refused", BAD, 77, "account north, refused: why; nothing is sent", "systemctl restart caspen-sync"),
+        ("down", BAD, 69, "account north, down: why; nothing is sent", "asks again by itself"),
+        ("rejected", BAD, 78, "account north, rejected: why; nothing is sent", "is api.base_url right"),
+        ("manual", HM, 0, "account north, by hand: why", "caspen-sync resume north"),
+        ("throttled", FINE, 0, "account north, throttled: why; it goes on by itself", ""),
+    ],
+)
+def test_a_pause(kind: str, verdict: Verdict, code: int, said: str, mend: str) -> None:
+    """Each kind with its own exit code: what a person has to mend fails, what a person did is a warning."""
+    found = pause_finding("north", kind, "why")
+    holds(found, verdict, said, mend)
+    assert found.exit_code == code
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
@@ -137,12 +176,14 @@ def table(name: str = "queue", live: int = 100, dead: int = 0, **others: Any) ->
         ([table(dead=10_051)], HM, "queue was cleaned never", "VACUUM caspen_sync.queue"),
         ([table(dead=60_000, live=100_000, cleaned_s_ago=7200.0)], FINE, "", ""),
         ([table(dead=60_001, live=100_000, cleaned_s_ago=7200.0)], HM, "queue was cleaned 2.0 hours ago", "VACUUM"),
+        ([table(dead=60_001, live=100_000, cleaned_s_ago=599.0)], FINE, "queue 60001 of 160001", ""),
+        ([table(dead=60_001, live=100_000, cleaned_s_ago=601.0)], HM, "", "VACUUM"),
         ([table(), table("arrival", enabled=False)], HM, "autovacuum leaves out arrival", "RESET (autovacuum_enabled)"),
         ([table(runs=False)], HM, "autovacuum is off for the whole server", "autovacuum"),
     ],
 )
 def test_dead_rows(rows: list[Any], verdict: Verdict, said: str, mend: str) -> None:
-    """Many, and many for the table; and nobody who would clean up."""
+    """Many, and many for the table, unless somebody has just cleaned up; and nobody who would clean up."""
     holds(dead_rows_finding(rows), verdict, said, mend)
 
 

@@ -8,6 +8,8 @@
     server      durability, connections, the clock
     upkeep      old snapshots and dead rows, which make claims slower
     accounts    changes that nobody works for
+    paused      accounts that nothing is sent for
+    woken       changes that no worker will come by
     api         the API's address, and what it says to a token
     listen      our own address
 

@@ -14,7 +14,7 @@ import asyncpg
 
 from worker import clock
 from worker.caspen import Caspen
-from worker.check.finding import Finding, failed, ok, skipped, told_by, warning
+from worker.check.finding import Finding, failed, ok, skipped, told_by, toml_key, warning
 from worker.check.server import clock_finding
 from worker.config import AccountSettings, ApiSettings, Settings
 from worker.database import understood
@@ -83,18 +83,18 @@ Slots = dict[str, float | str]
 async def take_slot(conn: asyncpg.Connection, account: str) -> float | str:
     """Takes one slot of the account's budget for a request that is over ASK_S from now.
 
-    As in the backfill lane, so that no live change has to wait for it. Nobody writes the slot back: it rests for the
-    worst case, which is only two timeouts longer than after an answer.
+    The reserve is left to live changes, as by the backfill lane. Nobody writes the slot back: it rests for the worst
+    case, which is only two timeouts longer than after an answer.
     """
     taken_at = clock.now()
     with understood():
-        if await conn.fetchrow(query("take_slot"), account, "backfill", ASK_S):
+        if await conn.fetchrow(query("check_slot"), account, ASK_S):
             return taken_at
-        row = await conn.fetchrow(query("check_pause"), account)
+        row = await conn.fetchrow(query("check_pause"), [account])
     if row is None:
-        return "no worker has had anything to do for it yet, so it has no budget; start the service, or write a change"
-    if row["pause_kind"] is not None:
-        return f"it is paused ({row['pause_kind']}); caspen-sync resume {account}, then check again"
+        return "no worker has registered it yet, so it has no budget; caspen-sync run --once, then check again"
+    if row["kind"] == "throttled":
+        return "the API wants to be left alone for a while (429); check again later"
     return "no slot of its budget is free; check again in a while"
 
 
@@ -146,12 +146,11 @@ def _accepted(name: str, exchange: Exchange) -> Finding:
 
 def _limit(name: str, configured: int, granted: int) -> Finding:
     said = f"account {name}: the API grants {granted} requests in a window, and {configured} are configured"
+    setting = f"accounts.{toml_key(name)}.rate_limit = {granted}"
     if granted < configured:
-        return warning(LIMIT, f"{said}: the worker keeps to the lower", f"accounts.{name}.rate_limit = {granted}")
+        return warning(LIMIT, f"{said}: the worker keeps to the lower", setting)
     if granted > configured:
-        return warning(
-            LIMIT, f"{said}: the rest is not used", f"accounts.{name}.rate_limit = {granted}, if it is yours"
-        )
+        return warning(LIMIT, f"{said}: the rest is not used", f"{setting}, if it is yours")
     return ok(LIMIT, f"account {name}: {granted} requests in a window, as configured")
 
 

@@ -23,7 +23,7 @@ def read(load: Callable[[], Settings], flag: Path | None, dsn: str | None) -> tu
     except ConfigError as error:
         return None, [failed("config", line, _MEND) for line in str(error).splitlines()]
     above = [*variables_that_set(), *(["--dsn"] if dsn is not None else [])]
-    said = f"{path or 'no file, so the defaults'}; over it {', '.join(above)}" if above else f"{path or 'no file'}"
+    said = f"{path or 'no file, so the defaults'}" + (f"; over it {', '.join(above)}" if above else "")
     found = [ok("config", said)]
     if path is not None and _shows_a_secret(path, settings):
         found = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from worker.check import accounts, api, rights, schema, server, upkeep
+from worker.check import accounts, api, pauses, rights, schema, server, upkeep, woken
 from worker.check.finding import Finding, failed, skipped, told_by
 from worker.config import Settings
 from worker.database import connection, understood
@@ -37,6 +37,8 @@ LOOKS: dict[str, Look] = {
     "snapshots": upkeep.snapshots,
     "dead_rows": upkeep.dead_rows,
     "accounts": accounts.accounts,
+    "paused": pauses.paused,
+    "woken": woken.woken,
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +59,16 @@ def told_by(name: str, error: CaspenSyncError, otherwise: str) -> Finding:
     """What an error says: the thing, the cause, and after the first semicolon the mend, or else `otherwise`."""
     said, _, mend = str(error).removeprefix("database: ").partition("; ")
     return failed(name, said, mend or otherwise, error.exit_code)
+
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of config.toml, quoted where it has to be."""
+    if _BARE_KEY.fullmatch(name):
+        return name
+    return json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 _WORST_FIRST = (ExitCode.CONFIG, ExitCode.UNREACHABLE, ExitCode.REFUSED)

@@ -11,14 +11,20 @@ from worker.check.granted import ROLES, WORKER, Right, rights_of
 from worker.config import Settings
 from worker.sqlfiles import query
 
+GRANTS_SAY_INHERIT = 160_000
+
 
 async def rights(conn: asyncpg.Connection, _settings: Settings) -> list[Finding]:
     """That this login may do what a worker does."""
     tables = await _tables(conn)
     if not tables:
         return [skipped("rights", "needs the schema")]
-    login = (await conn.fetchrow(query("check_server")))["login"]
+    server = await conn.fetchrow(query("check_server"))
+    login = server["login"]
     missing = await _missing(conn, login, rights_of(WORKER, tables))
+    if missing and await conn.fetchval(query("check_inherits"), login, WORKER):
+        said = f"{login} has the role {WORKER}, and does not inherit what it may: it lacks {_listed(missing)}"
+        return [failed("rights", said, _inherit(login, server["version_number"]))]
     if missing:
         return [
             failed(
@@ -28,6 +34,13 @@ async def rights(conn: asyncpg.Connection, _settings: Settings) -> list[Finding]
             )
         ]
     return [ok("rights", f"{login} may do all that {WORKER} may")]
+
+
+def _inherit(login: str, version_number: int) -> str:
+    # From PostgreSQL 16 on each grant says so by itself, and the login's attribute counts for later ones only.
+    if version_number >= GRANTS_SAY_INHERIT:
+        return f'GRANT {WORKER} TO "{login}" WITH INHERIT TRUE'
+    return f'ALTER ROLE "{login}" INHERIT'
 
 
 async def roles(conn: asyncpg.Connection, _settings: Settings) -> list[Finding]:

@@ -53,12 +53,16 @@ async def triggers(conn: asyncpg.Connection, _settings: Settings) -> list[Findin
         ]
     if idle:
         mend = "; ".join(f"ALTER TABLE caspen_sync.outbox ENABLE TRIGGER {name}" for name in idle)
+        if "outbox_arrival" in idle:
+            mend += "; then check again: `woken` tells of what was written meanwhile"
         return [failed("triggers", f"the trigger {', '.join(idle)} of caspen_sync.outbox does not fire", mend)]
     return [ok("triggers", f"{', '.join(TRIGGERS)} are there and fire")]
 
 
 async def notify(conn: asyncpg.Connection, settings: Settings) -> list[Finding]:
     """That a committed change wakes a worker at once."""
+    if settings.database.pgbouncer:
+        return [ok("notify", f"not used: changes are found by polling, every {settings.worker.poll_s:g} s")]
     off = [_place(row["role"], row["database"]) for row in await conn.fetch(query("check_notify"))]
     if off:
         return [

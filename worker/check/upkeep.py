@@ -17,6 +17,8 @@ OLD_S = 3600.0
 OLD_XIDS = 1_000_000
 # A claim passes by so many dead rows without anybody noticing.
 FEW_DEAD = 10_000
+# Who has just cleaned up left what is still seen; the counts follow late.
+JUST_CLEANED_S = 600.0
 
 
 async def snapshots(conn: asyncpg.Connection, _settings: Settings) -> list[Finding]:
@@ -80,7 +82,7 @@ def dead_rows_finding(rows: Sequence[Mapping[str, Any]]) -> Finding:
         mend = "; ".join(f"ALTER TABLE caspen_sync.{name} RESET (autovacuum_enabled)" for name in left_out)
         return warning("dead_rows", f"autovacuum leaves out {', '.join(left_out)}", mend)
     counts = ", ".join(f"{row['name']} {row['dead']} of {row['dead'] + row['live']}" for row in rows)
-    if many := [row for row in rows if row["dead"] > FEW_DEAD + row["live"] / 2]:
+    if many := [row for row in rows if row["dead"] > FEW_DEAD + row["live"] / 2 and not _just_cleaned(row)]:
         cleaned = many[0]["cleaned_s_ago"]
         ago = "never" if cleaned is None else f"{cleaned / 3600:.1f} hours ago"
         return warning(
@@ -89,3 +91,7 @@ def dead_rows_finding(rows: Sequence[Mapping[str, Any]]) -> Finding:
             f"VACUUM caspen_sync.{many[0]['name']}; if that does not help, see snapshots",
         )
     return ok("dead_rows", counts)
+
+
+def _just_cleaned(row: Mapping[str, Any]) -> bool:
+    return row["cleaned_s_ago"] is not None and bool(row["cleaned_s_ago"] < JUST_CLEANED_S)
