@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Mapping
 
@@ -223,7 +224,7 @@ async def test_without_an_address_nothing_of_it_is_imported(database: Database) 
     """A service with http.listen = "" does not load the web server."""
     async with Sandbox() as sandbox:
         process = await asyncio.create_subprocess_exec(
-            *("python", "-X", "importtime", "-m", "worker", "run", "--listen", ""),
+            *(sys.executable, "-X", "importtime", "-m", "worker", "run", "--listen", ""),
             env=environment(database.dsn, sandbox.base_url, {"HTTP__LISTEN": f"127.0.0.1:{closed_port()}"}),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -231,8 +232,10 @@ async def test_without_an_address_nothing_of_it_is_imported(database: Database) 
         lines: list[str] = []
         assert process.stderr
         async with asyncio.timeout(30):
-            while not any('"worker_started"' in line for line in lines[-1:]):
-                lines.append((await process.stderr.readline()).decode())
+            while line := (await process.stderr.readline()).decode():
+                lines.append(line)
+                if '"worker_started"' in line:
+                    break
             process.terminate()
             _, rest = await process.communicate()
     text = "".join(lines) + rest.decode()
