@@ -15,7 +15,7 @@ from tests.support.canary import NOTE
 from tests.support.claims import registered
 from tests.support.dark import proxy_to
 from tests.support.database import Database
-from tests.support.processes import TOKEN, Ended, command, environment
+from tests.support.processes import DIRECT, TOKEN, Ended, command, environment
 from tests.support.rawserver import closed_port
 from tests.support.servers import Server
 from tests.support.terminal import at_a_terminal
@@ -26,7 +26,7 @@ PASSWORD = "p4ssw0rd2f9c"
 
 
 def env_of(dsn: str, base_url: str, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    return environment(dsn, base_url, {"HTTP__LISTEN": ""} | dict(settings or {}))
+    return environment(dsn, base_url, DIRECT | {"HTTP__LISTEN": ""} | dict(settings or {}))
 
 
 async def checked(*args: str, env: Mapping[str, str]) -> Ended:
