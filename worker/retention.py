@@ -17,9 +17,9 @@ from worker.sqlfiles import query
 from worker.telemetry import Log
 
 # Rows of one step, which is a transaction of its own.
-STEP = 1000
+STEP = 250
 # Between two steps there is a rest, so many times as long as the step took: the work comes first.
-REST_TIMES = 3
+REST_TIMES = 9
 
 EVERY_S = 3600.0
 DAY_S = 86_400.0
