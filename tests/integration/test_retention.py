@@ -160,7 +160,7 @@ async def test_the_work_comes_first(database: Database, monkeypatch: pytest.Monk
         patched.setattr(clock, "now", lambda: next(ticks) * 2.0)  # so that each step takes two seconds
         patched.setattr(asyncio, "sleep", recorded)
         await prune(database.pool, retention_days=DAYS, look_on=lambda one: seen.append((one.changes, one.attempts)))
-    assert rests == [6.0] * len(rests)
+    assert rests == [2.0 * retention.REST_TIMES] * len(rests)
     assert len(rests) == len(seen)
     assert seen[:2] == [(2, 0), (4, 0)]
     assert seen[-1] == (4, 4)
