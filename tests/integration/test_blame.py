@@ -110,6 +110,7 @@ async def test_someone_who_uses_up_the_budget_does_not_keep_a_cron_run_for_ever(
     assert await database.value("SELECT attempts FROM caspen_sync.outbox") == 0
 
 
+@pytest.mark.long
 async def test_what_was_given_up_in_an_outage_comes_back(database: Database) -> None:
     """One change and nothing else, and an API that is away for longer than the change has attempts: it parks, as it
     must, and is pending again by itself once the API has been heard of."""

@@ -68,6 +68,7 @@ async def test_what_failed_and_how_to_mend_it(database: Database) -> None:
     assert lines[-1].endswith("1 warning, 2 failed, 1 skipped")
 
 
+@pytest.mark.long
 async def test_exit_codes(database: Database, tmp_path: Path) -> None:
     """78 for the configuration, 69 for what is out of reach, 77 for a token."""
     ended = await checked("--config", str(tmp_path / "missing.toml"), env=env_of(database.dsn, NOWHERE))

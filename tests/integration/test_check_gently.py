@@ -17,6 +17,9 @@ from worker.check import Finding, Verdict
 from worker.check import database as checks
 from worker.migrate import known_migrations
 
+# Many commands, each a process: together they take most of a minute.
+pytestmark = pytest.mark.long
+
 FINE, BAD = Verdict.OK, Verdict.FAILED
 
 

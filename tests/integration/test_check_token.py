@@ -24,6 +24,9 @@ from worker.claims import PauseKind
 from worker.config import Settings
 from worker.sandbox import Sandbox, SandboxSettings
 
+# Many commands, each a process: together they take most of a minute.
+pytestmark = pytest.mark.long
+
 FINE, HM, BAD, LEFT_OUT = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.SKIPPED
 RESTING = "SELECT count(*) FROM caspen_sync.rate_slot WHERE account = $1 AND free_at > now()"
 

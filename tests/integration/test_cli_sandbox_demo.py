@@ -130,6 +130,7 @@ async def test_the_demo(folder: Path) -> None:
     assert left_behind(folder) == []
 
 
+@pytest.mark.long
 async def test_the_demo_s_bad_change_is_parked(folder: Path) -> None:
     """It says that one of them is bad on purpose; the summary shows which, and that the others went through."""
     ended = await command("demo", "--changes", "50", env=bare() | {"TMPDIR": str(folder)})
@@ -139,6 +140,7 @@ async def test_the_demo_s_bad_change_is_parked(folder: Path) -> None:
     assert re.search(r"^parked +change \d+ of app_\d+: 422 validation failed: room_id$", ended.stdout, re.MULTILINE)
 
 
+@pytest.mark.long
 async def test_the_settings_of_a_real_installation_do_not_reach_the_demo(folder: Path) -> None:
     """Neither its configuration nor its variables, sound or not, get in between."""
     (folder / "config.toml").write_text("nonsense", encoding="utf-8")

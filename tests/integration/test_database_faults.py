@@ -142,6 +142,7 @@ async def gone(database: Database, pid: int) -> bool:
     return not await database.value("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid)
 
 
+@pytest.mark.long
 async def test_a_deadlock(database: Database) -> None:
     """Somebody locks a change and then its place in the queue, the other way round than the settle, which Postgres
     then kills: it is tried again, and the outcome is written."""

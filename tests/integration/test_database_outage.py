@@ -98,6 +98,7 @@ async def test_an_idle_standby_is_no_idle_system(server: Server) -> None:
         await refused(one.env, "run", "--once", exit_code=69, words=READ_ONLY)
 
 
+@pytest.mark.long
 async def test_of_several_hosts_the_primary_is_taken(server: Server, cluster: Path) -> None:
     """A DSN that names a standby first: the changes go through the primary behind it."""
     await server.restart_as_standby()

@@ -78,6 +78,7 @@ async def test_a_database_that_is_renamed(database: Database) -> None:
             await one.stopped(service)
 
 
+@pytest.mark.long
 async def test_a_database_that_is_made_anew(database: Database, template: str) -> None:
     """Dropped and made again under a running service, which then knows nothing of its accounts: it works on there."""
     async with clinic(database, **DIRECT) as one, administrator(database) as (admin, name):

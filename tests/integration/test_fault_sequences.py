@@ -146,6 +146,7 @@ async def test_what_is_given_up_twice_stays_parked(database: Database) -> None:
     assert await database.value("SELECT count(*) FROM caspen_sync.run_up") == 0
 
 
+@pytest.mark.long
 async def test_a_person_s_word_is_not_overruled(database: Database) -> None:
     """What a person retried, and the API then rejected, is not brought back for the outage that it was given up in."""
     first = answer("503 Service Unavailable")

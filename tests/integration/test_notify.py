@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.database import Database
 from tests.support.processes import TOKEN, environment, services, start, stop
 from tests.support.systemd import notify_socket
@@ -53,6 +55,7 @@ async def test_not_ready_before_the_schema(empty_database: str) -> None:
         assert not systemd.messages
 
 
+@pytest.mark.long
 async def test_a_stopped_process_is_silent(database: Database) -> None:
     """Whatever holds up the event loop holds up the watchdog's message too: here the whole process."""
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000)) as sandbox, notify_socket() as systemd:

@@ -30,6 +30,7 @@ async def change(database: Database) -> int:
     return await parked(database, "app_1", {"note": NOTE, "room_id": 404})
 
 
+@pytest.mark.long
 async def test_from_end_to_end(database: Database) -> None:
     """The API refused a room; with another one the change goes out. The old body is kept beside who and why."""
     change = await database.write("app_1", {"note": NOTE, "room_id": NO_SUCH_ROOM})

@@ -16,6 +16,7 @@ from worker.claims import PauseKind
 from worker.sandbox import Sandbox, SandboxSettings
 
 
+@pytest.mark.long
 async def test_a_running_service(database: Database) -> None:
     """A pause stops its requests, though changes come in; a resume starts them at once, though it polls once in ten
     minutes. Another account goes on all the time."""

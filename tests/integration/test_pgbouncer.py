@@ -23,6 +23,9 @@ from worker.session import SETTINGS
 from worker.status import status
 from worker.store import Store
 
+# Many commands, each a process: together they take most of a minute.
+pytestmark = pytest.mark.long
+
 MEND = "set database.pgbouncer = true"
 # What a careful administrator does for clients that set them, and what makes a forgotten setting fail later.
 LET_THROUGH = ",".join([*SETTINGS, "default_transaction_isolation"])

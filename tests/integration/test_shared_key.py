@@ -45,6 +45,7 @@ def events(output: bytes, event: str) -> list[dict[str, object]]:
 # -- 429 --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_all_processes_wait_out_a_throttle(database: Database) -> None:
     """429 with Retry-After for everything: after the first answers no process sends anything before the time is over; a
     run that finds the account so says 75, and nobody is charged."""

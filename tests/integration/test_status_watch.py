@@ -58,6 +58,7 @@ async def test_in_place(database: Database) -> None:
         assert "\x1b[2J" not in terminal.screen  # nothing flickers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("no_colour", [{"NO_COLOR": "1"}])
 async def test_ctrl_c(database: Database, no_colour: dict[str, str]) -> None:
     """Ends it with 0, too. Without colours there are none."""
@@ -70,6 +71,7 @@ async def test_ctrl_c(database: Database, no_colour: dict[str, str]) -> None:
         assert "\x1b[32m" not in terminal.screen
 
 
+@pytest.mark.long
 async def test_ctrl_z(database: Database) -> None:
     """Gives the terminal back for as long as it is stopped, and takes it again, all of it, when it goes on. The command
     is alone in its session here, so that the kernel does not stop it."""
@@ -86,6 +88,7 @@ async def test_ctrl_z(database: Database) -> None:
         assert terminal.echoes()
 
 
+@pytest.mark.long
 async def test_a_window_that_is_resized(database: Database) -> None:
     """At once, lines are cut to its width, the sentence goes on in the next, and as many are shown as there is space
     for."""
@@ -149,6 +152,7 @@ async def test_for_programs(database: Database, json_too: bool, environment: dic
         assert (lines[1], lines[9]) == ("everything is synced", "everything is synced")
 
 
+@pytest.mark.long
 async def test_for_a_person_who_reads_json(database: Database) -> None:
     """Objects one after the other stay where they were written: a terminal's alternate screen would take them away."""
     await registered(database)
@@ -159,6 +163,7 @@ async def test_for_a_person_who_reads_json(database: Database) -> None:
         assert "\x1b" not in terminal.screen
 
 
+@pytest.mark.long
 async def test_not_more_often_than_that(database: Database) -> None:
     """Each look may count a large backlog."""
     ended = await command("status", "--watch", "0.09", env=offline(database))
@@ -166,6 +171,7 @@ async def test_not_more_often_than_that(database: Database) -> None:
     assert ended.stderr.endswith("argument --watch: '0.09' is less than 0.1 seconds\n")
 
 
+@pytest.mark.long
 async def test_each_snapshot_at_once(database: Database) -> None:
     """It does not wait for others to fill a buffer with."""
     await registered(database)
@@ -178,6 +184,7 @@ async def test_each_snapshot_at_once(database: Database) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.long
 async def test_a_reader_that_has_seen_enough(database: Database) -> None:
     """`status --watch | head` ends when head does."""
     await registered(database)

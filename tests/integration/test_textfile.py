@@ -83,6 +83,7 @@ async def test_runs_add_up(database: Database, file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+@pytest.mark.long
 async def test_runs_that_overlap_lose_nothing(database: Database, file: Path) -> None:
     """Of four runs at once, the file holds all requests that the API saw."""
     async with clinic(database, latency_s=0.05) as one:
@@ -92,6 +93,7 @@ async def test_runs_that_overlap_lose_nothing(database: Database, file: Path) ->
         assert read(file).value("caspen_sync_requests_total", status="200") == len(one.sandbox.log) == 80
 
 
+@pytest.mark.long
 async def test_runs_that_fail(database: Database, file: Path) -> None:
     """What was counted stays, and the last run's exit code is told: a refused token, a database that is away, a
     configuration that is wrong."""
@@ -123,6 +125,7 @@ async def test_runs_that_fail(database: Database, file: Path) -> None:
         await assert_clean(found.text)
 
 
+@pytest.mark.long
 async def test_a_file_that_cannot_be_written(database: Database, file: Path, folder: Path) -> None:
     """One line on stderr, and the exit code is the run's own."""
     nowhere = file.parent / "nowhere" / "caspen-sync.prom"
@@ -133,6 +136,7 @@ async def test_a_file_that_cannot_be_written(database: Database, file: Path, fol
     assert ended == Ended(0, "", f"caspen-sync: --textfile {folder}: cannot be written: Is a directory\n")
 
 
+@pytest.mark.long
 async def test_a_garbled_file(database: Database, garbled: Path) -> None:
     """One line on stderr that says which and why; it starts anew."""
     ended = await run(garbled, environment(database.dsn, NOWHERE))
@@ -141,6 +145,7 @@ async def test_a_garbled_file(database: Database, garbled: Path) -> None:
     assert read(garbled).value("caspen_sync_last_run_exit_code") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -94,6 +94,7 @@ async def test_a_span_for_each_request(database: Database) -> None:
     assert resource["service.instance.id"].count(":") == 2
 
 
+@pytest.mark.long
 async def test_each_quick_retry_has_a_span(database: Database) -> None:
     """Three answers of 500 to one claim: three spans, numbered by how many requests went before; and what the operator
     says of the service beats what we say."""
@@ -119,6 +120,7 @@ async def test_each_quick_retry_has_a_span(database: Database) -> None:
     assert spans[0].resource["deployment.environment"] == "prod"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answers", [True, False])
 async def test_a_request_without_an_answer(database: Database, answers: bool) -> None:
     """No status; the type of the error is our outcome, which says whether anything was sent."""
@@ -159,6 +161,7 @@ async def test_what_was_folded_is_linked(database: Database) -> None:
     }
 
 
+@pytest.mark.long
 async def test_the_api_hears_nothing_of_it(database: Database) -> None:
     """The API is somebody else's: no header of a trace goes there, whatever propagators are set."""
     await database.write("app_1", {"room_id": 7}, traceparent=traceparent(1, 2))
@@ -172,6 +175,7 @@ async def test_the_api_hears_nothing_of_it(database: Database) -> None:
     }
 
 
+@pytest.mark.long
 async def test_nothing_of_a_body_is_in_it(database: Database) -> None:
     """An API that quotes request and token in its refusals: neither is in what the collector gets (it looks, see
     `tests.support.otlp`); and the collector's own secret is in no line of the log."""
@@ -218,6 +222,7 @@ async def test_off_means_not_even_imported(database: Database, off: dict[str, st
     assert not {name for name in imported if name.startswith(("opentelemetry", "requests", "worker.spans"))}
 
 
+@pytest.mark.long
 async def test_asked_for_and_not_installed(database: Database, tmp_path: Path) -> None:
     """One line that names the extra; the work goes on."""
     await database.write("app_1", {"note": NOTE})
@@ -230,6 +235,7 @@ async def test_asked_for_and_not_installed(database: Database, tmp_path: Path) -
     assert "pip install 'caspen-sync[otel]'" in json.loads(line)["reason"]
 
 
+@pytest.mark.long
 async def test_settings_that_make_no_sense(database: Database) -> None:
     """What OpenTelemetry will not take is said in one line, without its value; the work goes on."""
     await database.write("app_1", {"note": NOTE})
@@ -245,6 +251,7 @@ async def test_settings_that_make_no_sense(database: Database) -> None:
 # -- rights ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_who_may_do_what_with_a_traceparent(database: Database) -> None:
     """The writer may store one and not look at it; the reader gets nothing new."""
     async with connected_with(database, "caspen_sync_writer") as conn:

@@ -12,6 +12,9 @@ import pytest
 from tests.support.processes import Ended, command
 from tests.support.units import analyze, configured, unit, without_settings
 
+# Many commands, each a process: together they take most of a minute.
+pytestmark = pytest.mark.long
+
 CHECKOUT = Path(__file__).parents[2]
 FILES = {
     "caspen-sync.service": ("service",),

@@ -46,6 +46,7 @@ async def test_a_late_old_value_lands_before_the_new_one(database: Database) -> 
     assert_no_overlap(sandbox.log)
 
 
+@pytest.mark.long
 async def test_no_answer_at_all_rests_too(database: Database) -> None:
     """A request that timed out, or whose connection was reset after it was sent, may be done yet: the appointment rests
     for another timeout, others go on meanwhile."""

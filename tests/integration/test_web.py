@@ -125,6 +125,7 @@ async def test_connections_are_counted(caplog: pytest.LogCaptureFixture) -> None
         await eventually(answered, limit_s=5)
 
 
+@pytest.mark.long
 async def test_an_address_that_is_taken(database: Database) -> None:
     """A second service on one address ends with 78 and one line that says which, why and what to do; given another
     address, or none, by flag, it runs."""
