@@ -31,10 +31,11 @@ REVOKE INSERT, UPDATE, DELETE ON caspen_sync.migration FROM caspen_sync_worker;
 
 -- reader: dashboards and support. Sees what is going on and why, but no body: notes are about patients. Who may read
 -- those is granted SELECT on caspen_sync.appointment, and on outbox (changes), besides.
-GRANT SELECT (id, account, appointment_id, lane, source, created_at, state, attempts, last_error, finished_at)
+GRANT SELECT (id, account, appointment_id, lane, source, created_at, as_of, state, attempts, last_error, finished_at)
     ON caspen_sync.outbox TO caspen_sync_reader;
 GRANT SELECT (account, appointment_id, synced_at, last_change_id) ON caspen_sync.appointment TO caspen_sync_reader;
 GRANT SELECT ON caspen_sync.arrival, caspen_sync.attempt, caspen_sync.queue, caspen_sync.account, caspen_sync.rate_slot,
-    caspen_sync.worker, caspen_sync.run_up, caspen_sync.migration TO caspen_sync_reader;
+    caspen_sync.worker, caspen_sync.run_up, caspen_sync.backfill, caspen_sync.backfill_left_out, caspen_sync.migration
+    TO caspen_sync_reader;
 GRANT SELECT (id, account, change_id, action, at, who, reason, left_out)
     ON caspen_sync.intervention TO caspen_sync_reader;

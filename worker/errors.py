@@ -7,6 +7,7 @@
     ├── DatabaseRefused         Postgres answered, and said no: a right or a setting is missing
     ├── SchemaMissing           `caspen-sync migrate` has not run, or not for this version
     ├── SchemaTooNew            the schema is of a later version than this program
+    ├── SourceError             what a backfill reads cannot be read, or does not say what it should
     └── DemoUnavailable         the demo lacks a package or a place to run
 
 Each carries the exit code that the command ends with (sysexits.h). A message names the thing, the cause and the mend,
@@ -23,7 +24,8 @@ class ExitCode(enum.IntEnum):
 
     OK = 0
     USAGE = 64
-    PARKED = 65
+    PARKED = 65  # or, of a backfill: lines that are no valid changes
+    NO_INPUT = 66
     UNREACHABLE = 69
     INTERNAL = 70
     WORK_LEFT = 75
@@ -71,6 +73,12 @@ class SchemaTooNew(CaspenSyncError):
     """The schema is of a later version than this program."""
 
     exit_code = ExitCode.CONFIG
+
+
+class SourceError(CaspenSyncError):
+    """What a backfill reads cannot be read, or does not say what it should."""
+
+    exit_code = ExitCode.NO_INPUT
 
 
 class DemoUnavailable(CaspenSyncError):

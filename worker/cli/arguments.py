@@ -73,6 +73,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_common(command)
     command.set_defaults(handler="run:run")
 
+    _add_backfill(commands, arguments)
     _add_status(commands)
     _add_parked(commands)
     _add_attempts(commands)
@@ -104,6 +105,93 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     command.set_defaults(handler="demo:run")
     return parser
+
+
+BACKFILL_ACTIONS = ("list", "status", "cancel")
+
+
+def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
+    """`backfill FILE`, or what is done to one that was loaded before. A file of such a name is given as ./list."""
+    if len(arguments) > 1 and arguments[0] == "backfill" and arguments[1] in BACKFILL_ACTIONS:
+        _add_backfill_actions(commands)
+        return
+    command = commands.add_parser(
+        "backfill",
+        help="many changes out of a file or a query",
+        description=descriptions.BACKFILL,
+        epilog=descriptions.BACKFILL_EPILOG,
+    )
+    command.add_argument("file", nargs="?", metavar="FILE", help="JSON Lines or CSV, .gz too; - for standard input")
+    command.add_argument("--query", type=values.given, metavar="SQL", help="in place of FILE: the rows of a SELECT")
+    command.add_argument("--query-file", type=Path, metavar="FILE", help="the same, out of a file")
+    command.add_argument(
+        "--query-dsn",
+        metavar="URI",
+        help="where the query runs, if not in database.dsn; others see it: no password (~/.pgpass holds them)",
+    )
+    command.add_argument("--format", choices=("jsonl", "csv"), help="what FILE is, if its suffix does not tell")
+    command.add_argument("--encoding", default="utf-8", metavar="NAME", help="of FILE (default utf-8, BOM or not)")
+    command.add_argument("--delimiter", default=",", metavar="C", help="between the cells of CSV (default ,)")
+    command.add_argument(
+        "--null", default="NULL", metavar="WORD", help="what a cell of CSV says for null (default NULL)"
+    )
+    command.add_argument(
+        "--account",
+        type=values.given,
+        metavar="NAME",
+        help="of lines that name none (default: the only one configured)",
+    )
+    command.add_argument(
+        "--name", type=values.given, metavar="NAME", help="what the backfill is called (default: as FILE)"
+    )
+    command.add_argument(
+        "--as-of",
+        type=values.since,
+        metavar="T",
+        help="how old the data is: 2026-11-24, 2026-11-24T08:30, or 90m, 12h, 3d (default: now)",
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be done and when, and do nothing")
+    command.add_argument("--skip-invalid", action="store_true", help="load the valid lines, and write the others apart")
+    command.add_argument(
+        "--rejects",
+        type=Path,
+        metavar="FILE",
+        help="with --skip-invalid: where to (default NAME.rejects.jsonl or .csv)",
+    )
+    command.add_argument(
+        "--problems", type=values.whole, default=20, metavar="N", help="name the first N problems (default 20)"
+    )
+    command.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="work it off here, beside any service (default), or leave it to one",
+    )
+    command.add_argument("--json", action="store_true", help="with --dry-run, for programs: one object")
+    _add_common(command)
+    command.set_defaults(handler="backfill:run")
+
+
+def _add_backfill_actions(commands: Commands) -> None:
+    backfill = commands.add_parser("backfill", description=descriptions.BACKFILL_ACTIONS)
+    actions = backfill.add_subparsers(
+        title="actions", metavar="ACTION", required=True, parser_class=_Parser, dest="action"
+    )
+    command = actions.add_parser("list", help="which there are", description=descriptions.BACKFILL_LIST)
+    command.add_argument("--json", action="store_true", help="for programs: an array of objects")
+
+    command = actions.add_parser("status", help="how far one is", description=descriptions.BACKFILL_STATUS)
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--left-out", action="store_true", help="list what was left out for newer changes")
+    command.add_argument("--json", action="store_true", help="for programs: one object")
+
+    command = actions.add_parser("cancel", help="give up what is pending", description=descriptions.BACKFILL_CANCEL)
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--dry-run", action="store_true", help="say what would be discarded, and do nothing")
+    command.add_argument("--yes", action="store_true", help="do not ask, even in a terminal")
+    for command in actions.choices.values():
+        _add_common(command)
+        command.set_defaults(handler="backfills:run")
 
 
 def _add_status(commands: Commands) -> None:

@@ -76,6 +76,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number, 0 too."""
+    return 0 if text == "0" else positive(text)
+
+
 def textfile(text: str) -> Path:
     """A file that node_exporter reads: its textfile collector takes *.prom, and nothing else."""
     if not text.endswith(".prom") or Path(text).name == ".prom":
