@@ -8,6 +8,8 @@
     ├── SchemaMissing           `caspen-sync migrate` has not run, or not for this version
     ├── SchemaTooNew            the schema is of a later version than this program
     ├── SourceError             what a backfill reads cannot be read, or does not say what it should
+    ├── BackfillRefused         a backfill of that name is over: another name
+    ├── BackfillTakenOver       another process loads it now, or somebody has cancelled it
     └── DemoUnavailable         the demo lacks a package or a place to run
 
 Each carries the exit code that the command ends with (sysexits.h). A message names the thing, the cause and the mend,
@@ -79,6 +81,18 @@ class SourceError(CaspenSyncError):
     """What a backfill reads cannot be read, or does not say what it should."""
 
     exit_code = ExitCode.NO_INPUT
+
+
+class BackfillRefused(CaspenSyncError):
+    """A backfill of that name is over, and what it had is not to be added again."""
+
+    exit_code = ExitCode.USAGE
+
+
+class BackfillTakenOver(CaspenSyncError):
+    """Another process loads the backfill now, or somebody has cancelled it."""
+
+    exit_code = ExitCode.WORK_LEFT
 
 
 class DemoUnavailable(CaspenSyncError):

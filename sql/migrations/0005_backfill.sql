@@ -12,6 +12,7 @@ CREATE TABLE caspen_sync.backfill (
     name           text        COLLATE "C" NOT NULL, -- also the `source` of its changes in the outbox
     started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_by     text        NOT NULL,
+    touched_at     timestamptz NOT NULL DEFAULT clock_timestamp(), -- when a process began to load it last
     token          uuid        NOT NULL,             -- fencing token of the process that loads: the latest one
     accepted_nth   bigint      NOT NULL DEFAULT 0,   -- lines up to here were all valid; what is behind is being read
     loaded_nth     bigint      NOT NULL DEFAULT 0,   -- lines up to here are in the outbox

@@ -15,16 +15,16 @@ Sends pending changes to the API and writes the answers back. Without --once it 
 or SIGINT, which let requests in flight finish and give the rest back; a second signal stops at once.
 """
 BACKFILL = """\
-Puts the changes of a file or a query into the backfill lane, which uses only what accounts.NAME.live_reserve leaves of the
-budget, and works them off with a progress bar. Every line is validated before anything is loaded. The same command again,
-or after a kill, adds what is missing and nothing twice. A field that a newer change has set is left out. What was loaded:
-caspen-sync backfill list, status NAME, cancel NAME.
+Puts the changes of a file or a query into the backfill lane, which uses only what accounts.NAME.live_reserve leaves
+of the budget, and works them off with a progress bar. Every line is validated before anything is loaded. The same
+command again, or after a kill, adds what is missing and nothing twice. A field that a newer change has set is left
+out. What was loaded: caspen-sync backfill list, status NAME, cancel NAME.
 """
 BACKFILL_EPILOG = """\
-exit codes: 0 all of it is synced, or with --no-wait loaded; 64 bad usage; 65 lines are no valid changes, or a change of it
-was parked; 66 the file or the query cannot be read; 69 database or API out of reach; 70 a fault of caspen-sync itself; 75
-work is left (interrupted, or the account is paused by hand); 77 an account is paused because the API refused its token;
-78 bad configuration
+exit codes: 0 all of it is synced, or with --no-wait loaded; 64 bad usage; 65 lines are no valid changes, or a change
+of it was parked; 66 the file or the query cannot be read; 69 database or API out of reach; 70 a fault of caspen-sync
+itself; 75 work is left (interrupted, or the account is paused by hand); 77 an account is paused because the API
+refused its token; 78 bad configuration
 """
 BACKFILL_ACTIONS = """\
 What was loaded by caspen-sync backfill FILE: which there are, how far they are, and an end to one.
@@ -36,8 +36,8 @@ BACKFILL_STATUS = """\
 How far a backfill is, and when it will be done. --left-out lists the fields that were left out for newer changes.
 """
 BACKFILL_CANCEL = """\
-Discards the changes of a backfill that are still pending, and stops whoever loads it. What is on the wire is waited for;
-what was synced stays. In a terminal, the number of changes is asked back.
+Discards the changes of a backfill that are still pending, and stops whoever loads it. What is on the wire is waited
+for; what was synced stays. In a terminal, the number of changes is asked back.
 """
 STATUS = """\
 Whether everything is synced, and if not, what it is waiting for. Then how each account is: what is pending and for how

@@ -1,0 +1,66 @@
+-- Discards pending changes of a backfill that was cancelled: one step of a walk through its account's pending changes.
+-- In:  $1 account text, $2 name text, $3 the appointment and $4 the id to go on behind, text and bigint, $5 rows int.
+-- Out: one row: how many were discarded, how many were left because they are on the wire, and the appointment and the id to
+--      go on behind (null: the walk is over).
+--
+-- Claims and the queue's taking in are kept out by the row of the queue, which is made where there is none yet. Its token
+-- changes, so that a claim that read the outbox before leaves the row, see claim.sql. Where nothing else is pending the row
+-- is idle afterwards, unless it knows by now of something that this statement cannot have seen: a newer change, or an
+-- older one that was brought back.
+WITH walked AS MATERIALIZED (
+    SELECT o.account, o.appointment_id, o.id, o.lane = 'backfill' AND o.source IS NOT DISTINCT FROM $2 AS ours
+    FROM caspen_sync.outbox o
+    WHERE o.account = $1 AND o.state = 'pending' AND (o.appointment_id, o.id) > ($3, $4)
+    ORDER BY o.appointment_id, o.id
+    LIMIT $5
+), wanted AS MATERIALIZED (
+    SELECT w.appointment_id,
+           NOT EXISTS (
+               SELECT FROM caspen_sync.outbox o
+               WHERE o.account = $1 AND o.appointment_id = w.appointment_id AND o.state = 'pending'
+                 AND o.id <> ALL (ARRAY(SELECT id FROM walked WHERE ours))
+           ) AS alone
+    FROM (SELECT DISTINCT appointment_id FROM walked WHERE ours) AS w
+), free AS (
+    INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, newest_id, again)
+    SELECT $1, w.appointment_id, 'backfill', CASE WHEN w.alone THEN 'infinity' ELSE clock_timestamp() END,
+           coalesce(seen.newest_id, 0), coalesce(seen.again, 0)
+    FROM wanted w
+    LEFT JOIN caspen_sync.queue seen ON seen.account = $1 AND seen.appointment_id = w.appointment_id
+    ORDER BY w.appointment_id
+    ON CONFLICT (account, appointment_id) DO UPDATE SET
+        token = gen_random_uuid(),
+        leased_until = NULL,
+        failures = 0,
+        part_size = NULL,
+        due_at = CASE WHEN excluded.due_at = 'infinity' AND q.newest_id = excluded.newest_id AND q.again = excluded.again
+                      THEN excluded.due_at ELSE q.due_at END
+        WHERE q.leased_until IS NULL OR q.leased_until <= clock_timestamp()
+    RETURNING q.appointment_id
+), discarded AS (
+    UPDATE caspen_sync.outbox o
+    SET state = 'discarded', last_error = 'cancelled with its backfill', finished_at = clock_timestamp()
+    FROM walked w
+    JOIN free f USING (appointment_id)
+    WHERE w.ours AND o.account = w.account AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
+    RETURNING o.id
+), no_news AS (
+    -- An array, so that each is looked up by itself: planned on an empty table, a join would read all arrivals.
+    DELETE FROM caspen_sync.arrival x
+    WHERE x.account = $1 AND x.lane = 'backfill' AND x.change_id = ANY (ARRAY(SELECT id FROM discarded))
+), counted AS (
+    UPDATE caspen_sync.backfill b
+    SET discarded = b.discarded + n.changes
+    FROM (SELECT count(*) AS changes FROM discarded) AS n
+    WHERE b.account = $1 AND b.name = $2 AND n.changes > 0
+)
+SELECT (SELECT count(*)::int FROM discarded) AS discarded,
+       (SELECT count(*)::int FROM walked WHERE ours) - (SELECT count(*)::int FROM discarded) AS on_the_wire,
+       last.appointment_id AS after_appointment, last.id AS after_id
+FROM (SELECT count(*) AS looked FROM walked) AS n
+LEFT JOIN LATERAL (
+    SELECT w.appointment_id, w.id FROM walked w
+    WHERE n.looked = $5
+    ORDER BY w.appointment_id DESC, w.id DESC
+    LIMIT 1
+) AS last ON true
