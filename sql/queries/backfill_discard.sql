@@ -41,8 +41,7 @@ WITH walked AS MATERIALIZED (
     UPDATE caspen_sync.outbox o
     SET state = 'discarded', last_error = 'cancelled with its backfill', finished_at = clock_timestamp()
     FROM walked w
-    JOIN free f USING (appointment_id)
-    WHERE w.ours AND o.account = w.account AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
+    WHERE w.ours AND w.appointment_id = ANY (ARRAY(SELECT appointment_id FROM free)) AND o.account = w.account AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
     RETURNING o.id
 ), no_news AS (
     -- An array, so that each is looked up by itself: planned on an empty table, a join would read all arrivals.

@@ -2,10 +2,18 @@
 -- and after it: their appointments are locked by then, so that whatever was committed is seen, and nothing else can be.
 -- In:  $1 account text, $2 name text, $3 the ids bigint[], $4 the nth of their lines bigint[].
 -- Out: one row: from how many of them something was left out, and from how many all, which are discarded thereby.
+--
+-- The LATERAL with a LIMIT and the arrays make the planner look rows up one by one: planned on empty tables, the joins
+-- would read all lines and all changes, for each step.
 WITH line AS MATERIALIZED (
     SELECT m.id, l.nth, l.line, l.appointment_id, l.changes, l.as_of
     FROM unnest($3::bigint[], $4::bigint[]) AS m (id, nth)
-    JOIN caspen_sync.backfill_line l ON l.account = $1 AND l.name = $2 AND l.nth = m.nth
+    CROSS JOIN LATERAL (
+        SELECT l.nth, l.line, l.appointment_id, l.changes, l.as_of
+        FROM caspen_sync.backfill_line l
+        WHERE l.account = $1 AND l.name = $2 AND l.nth = m.nth
+        LIMIT 1
+    ) AS l
 ), found AS MATERIALIZED (
     SELECT l.id, l.nth, l.line, l.appointment_id, l.changes - n.fields AS rest, n.fields, n.newer
     FROM line l
@@ -22,9 +30,8 @@ WITH line AS MATERIALIZED (
         last_error = CASE WHEN f.rest = '{}' THEN 'left out: newer changes had set all of its fields' END,
         finished_at = CASE WHEN f.rest = '{}' THEN clock_timestamp() END
     FROM found f
-    WHERE o.account = $1 AND o.id = f.id
+    WHERE o.account = $1 AND o.id = f.id AND o.id = ANY (ARRAY(SELECT id FROM found))
 ), nothing_to_send AS (
-    -- An array, so that each is looked up by itself: planned on an empty table, a join would read all arrivals.
     DELETE FROM caspen_sync.arrival x
     WHERE x.account = $1 AND x.lane = 'backfill' AND x.change_id = ANY (ARRAY(SELECT id FROM found WHERE rest = '{}'))
 ), listed AS (
