@@ -116,7 +116,9 @@ FIELDS: Mapping[str, Check] = {
     "logger": _text,
     # how much
     **dict.fromkeys(("for_s", "asked_s", "times", "configured", "told", "used", "held_back"), _number),
-    **dict.fromkeys(("duration_ms", "wait_s", "attempt", "attempts", "appointments", "changes", "claims"), _number),
+    **dict.fromkeys(
+        ("duration_ms", "wait_s", "attempt", "attempts", "appointments", "changes", "claims", "lines"), _number
+    ),
     **dict.fromkeys(("requests", "synced", "parked", "folded", "mismatches", "lease_lost", "undelivered"), _number),
     **dict.fromkeys(("answered", "batch"), _number),
 }

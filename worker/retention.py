@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 
@@ -31,6 +32,8 @@ class Pruned:
 
     changes: int = 0
     attempts: int = 0
+    lines: int = 0
+    """Lines of backfills."""
 
 
 def _nobody(_: Pruned) -> None:
@@ -38,10 +41,12 @@ def _nobody(_: Pruned) -> None:
 
 
 async def prune(pool: asyncpg.Pool, *, retention_days: float, look_on: Callable[[Pruned], None] = _nobody) -> Pruned:
-    """Deletes the finished changes and the attempts of all accounts that are older than the retention.
+    """Deletes the finished changes, the attempts and the lines of backfills, of all accounts, that are older than the
+    retention.
 
-    What is pending or parked stays, and its attempts with it. `look_on` is shown after each step what is deleted so
-    far. Raises DatabaseUnreachable and the like; what was deleted by then stays deleted.
+    What is pending or parked stays, and its attempts with it; so do the lines of a backfill that is not done. `look_on`
+    is shown after each step what is deleted so far. Raises DatabaseUnreachable and the like; what was deleted by then
+    stays deleted.
     """
     pruned = Pruned()
     with understood():
@@ -52,6 +57,9 @@ async def prune(pool: asyncpg.Pool, *, retention_days: float, look_on: Callable[
             look_on(pruned)
         async for deleted in _prune_attempts(pool, account, retention_days * DAY_S):
             pruned.attempts += deleted
+            look_on(pruned)
+        async for deleted in _prune_backfills(pool, account, retention_days * DAY_S):
+            pruned.lines += deleted
             look_on(pruned)
     return pruned
 
@@ -66,8 +74,8 @@ async def keep_retention(pool: asyncpg.Pool, *, retention_days: float, log: Log,
         except DATABASE_FAULTS as error:
             log.warning("prune_failed", error=str(error))
         else:
-            if pruned.changes or pruned.attempts:
-                log.info("pruned", changes=pruned.changes, attempts=pruned.attempts)
+            if pruned.changes or pruned.attempts or pruned.lines:
+                log.info("pruned", changes=pruned.changes, attempts=pruned.attempts, lines=pruned.lines)
         await asyncio.sleep(EVERY_S)
 
 
@@ -75,7 +83,7 @@ async def _prune_changes(pool: asyncpg.Pool, account: str, retention_s: float) -
     """How many each step deletes."""
     after_id: int | None = 0
     while after_id is not None:
-        row = await _step(pool, query("prune_changes"), account, after_id, retention_s)
+        row = await _step(pool, query("prune_changes"), account, after_id, retention_s, STEP)
         yield row["deleted"]
         after_id = row["after_id"]
 
@@ -83,17 +91,26 @@ async def _prune_changes(pool: asyncpg.Pool, account: str, retention_s: float) -
 async def _prune_attempts(pool: asyncpg.Pool, account: str, retention_s: float) -> AsyncIterator[int]:
     from_time: datetime | None = datetime.min.replace(tzinfo=UTC)
     while from_time is not None:
-        row = await _step(pool, query("prune_attempts"), account, from_time, retention_s)
+        row = await _step(pool, query("prune_attempts"), account, from_time, retention_s, STEP)
         yield row["deleted"]
         from_time = row["from_time"]
 
 
-async def _step(
-    pool: asyncpg.Pool, statement: str, account: str, start: int | datetime, retention_s: float
-) -> asyncpg.Record:
+async def _prune_backfills(pool: asyncpg.Pool, account: str, retention_s: float) -> AsyncIterator[int]:
+    with understood():
+        forgotten = await pool.fetch(query("forget_backfills"), account, retention_s)
+    for backfill in forgotten:
+        steps_left = True
+        while steps_left:
+            row = await _step(pool, query("prune_backfill"), account, backfill["name"], STEP)
+            yield row["lines"]
+            steps_left = STEP in (row["lines"], row["left_out"])
+
+
+async def _step(pool: asyncpg.Pool, statement: str, *args: Any) -> asyncpg.Record:
     """One step of a walk, and the rest after it."""
     began = clock.now()
     with understood():
-        row = await pool.fetchrow(statement, account, start, retention_s, STEP)
+        row = await pool.fetchrow(statement, *args)
     await asyncio.sleep(REST_TIMES * (clock.now() - began))
     return row

@@ -30,8 +30,8 @@ class Cancelled:
 async def cancel(pool: asyncpg.Pool, name: str, *, who: str, look_on: Callable[[Cancelled], None]) -> Cancelled:
     """Stops whoever loads the backfill, and discards what is pending of it in every account.
 
-    What is on the wire is waited for, which takes a lease's length at most; what comes of it decides. `look_on` is shown
-    how far it is. Safe to run again after a kill. Raises DatabaseUnreachable and the like.
+    What is on the wire is waited for, which takes a lease's length at most; what comes of it decides. `look_on` is
+    shown how far it is. Safe to run again after a kill. Raises DatabaseUnreachable and the like.
     """
     done = Cancelled()
     with understood():
@@ -40,7 +40,7 @@ async def cancel(pool: asyncpg.Pool, name: str, *, who: str, look_on: Callable[[
         await drop_lines(pool, row["account"], name, behind=row["loaded_nth"])
     for row in accounts:
         while await _walk(pool, row["account"], name, done, look_on):
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S)  # noqa: ASYNC110  the database tells nobody of an answer
     return done
 
 

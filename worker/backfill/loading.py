@@ -19,8 +19,8 @@ from worker.sqlfiles import query
 
 # Lines of one step, a transaction of some 40 ms.
 STEP = 1000
-# A step gives up before an application that waits for it could be ended as the victim of a deadlock, which Postgres looks
-# for after a second. One line alone can wait: it holds nothing that somebody else could wait for.
+# A step gives up before an application that waits for it could be ended as the victim of a deadlock, which Postgres
+# looks for after a second. One line alone can wait: it holds nothing that somebody else could wait for.
 LOCK_WAIT_MS = 100
 STEP_MS = 700
 # How long a single line waits before it is tried anew, so that Ctrl-C is heard.

@@ -140,7 +140,7 @@ class Staging:
         if not account.accepted_nth or not account.staged:
             return 0
         await conn.execute(query("backfill_compare"))
-        statement = query("backfill_known")
+        statement = query("backfill_drop_known")
         return int(await conn.fetchval(statement, name, self.name, account.accepted_nth, timeout=COMPARE_TIMEOUT_S))
 
 

@@ -47,4 +47,6 @@ def _progress() -> Iterator[Callable[[Pruned], None]]:
 
 
 def _said(pruned: Pruned) -> str:
-    return f"{counted(pruned.changes, 'finished change')} and {counted(pruned.attempts, 'attempt')}"
+    lines = f", {counted(pruned.attempts, 'attempt')} and {counted(pruned.lines, 'line')} of backfills"
+    attempts = f" and {counted(pruned.attempts, 'attempt')}"
+    return f"{counted(pruned.changes, 'finished change')}{lines if pruned.lines else attempts}"

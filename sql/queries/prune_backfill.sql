@@ -1,0 +1,23 @@
+-- Deletes the lines of a backfill that is forgotten, and what was left out of them: one step of many.
+-- In:  $1 account text, $2 name text, $3 rows int.
+-- Out: one row: how many lines and how many of the others were deleted.
+WITH lines AS MATERIALIZED (
+    SELECT l.nth FROM caspen_sync.backfill_line l
+    WHERE l.account = $1 AND l.name = $2
+    ORDER BY l.nth
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM caspen_sync.backfill_line l
+    WHERE l.account = $1 AND l.name = $2 AND l.nth = ANY (ARRAY(SELECT nth FROM lines))
+), left_out AS MATERIALIZED (
+    SELECT l.nth FROM caspen_sync.backfill_left_out l
+    WHERE l.account = $1 AND l.name = $2
+    ORDER BY l.nth
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+), also AS (
+    DELETE FROM caspen_sync.backfill_left_out l
+    WHERE l.account = $1 AND l.name = $2 AND l.nth = ANY (ARRAY(SELECT nth FROM left_out))
+)
+SELECT (SELECT count(*)::int FROM lines) AS lines, (SELECT count(*)::int FROM left_out) AS left_out
