@@ -39,8 +39,8 @@ async def cancel(pool: asyncpg.Pool, name: str, *, who: str, look_on: Callable[[
     for row in accounts:
         await drop_lines(pool, row["account"], name, behind=row["loaded_nth"])
     for row in accounts:
-        while await _walk(pool, row["account"], name, done, look_on):
-            await asyncio.sleep(LOOK_S)  # noqa: ASYNC110  the database tells nobody of an answer
+        while await _walk(pool, row["account"], name, done, look_on):  # noqa: ASYNC110  nobody tells of an answer
+            await asyncio.sleep(LOOK_S)
     return done
 
 
