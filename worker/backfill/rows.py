@@ -35,7 +35,8 @@ class Reject:
     line: int
     problems: tuple[Problem, ...]
     raw: bytes = field(repr=False)
-    """As it stood in the source, without its line end, so that it can be mended and given back."""
+    """As it stood in the source, without its line end, so that it can be mended and given back; in UTF-8, whatever the
+    source is written in, except for what is not valid there. Of a query: as a line of JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
