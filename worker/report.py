@@ -27,17 +27,13 @@ def verdict(outlooks: Sequence[Outlook], left: LeftOver, tally: Tally, base_url:
     refused = [outlook.account for outlook in paused if outlook.pause_kind == "refused"]
     work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
     if refused:
-        reason = (
-            f"account {', '.join(refused)} is paused: the API refused its token (wrong, withdrawn, or not allowed "
-            "from here); replace it, and restart a service that has it from systemd; work is left"
-        )
-        return Report(exit_code=ExitCode.REFUSED, tally=tally, reason=reason)
+        return Report(exit_code=ExitCode.REFUSED, tally=tally, reason=f"{why_refused(refused)}; work is left")
     if work_left and tally.undelivered and not tally.answered:
         return Report(
             exit_code=ExitCode.UNREACHABLE, tally=tally, reason=f"the API at {base_url} is out of reach; work is left"
         )
     if work_left:
-        reason = "; ".join(map(_why, paused)) or "backing off, waiting for budget, or out of time"
+        reason = "; ".join(map(why_paused, paused)) or "backing off, waiting for budget, or out of time"
         return Report(exit_code=ExitCode.WORK_LEFT, tally=tally, reason=f"work is left: {reason}")
     if tally.parked:
         changes = "1 change was" if tally.parked == 1 else f"{tally.parked} changes were"
@@ -46,7 +42,16 @@ def verdict(outlooks: Sequence[Outlook], left: LeftOver, tally: Tally, base_url:
     return Report(exit_code=ExitCode.OK, tally=tally)
 
 
-def _why(outlook: Outlook) -> str:
+def why_refused(accounts: Sequence[str]) -> str:
+    """What is wrong with accounts whose token the API refuses, and how to mend it."""
+    return (
+        f"account {', '.join(accounts)} is paused: the API refused its token (wrong, withdrawn, or not allowed "
+        "from here); replace it, and restart a service that has it from systemd"
+    )
+
+
+def why_paused(outlook: Outlook) -> str:
+    """Why an account waits, and for whom, if its token was not refused."""
     account, reason = outlook.account, outlook.pause_reason
     match outlook.pause_kind:
         case "manual":

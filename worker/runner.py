@@ -6,9 +6,11 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
+from typing import Any
 
+import asyncpg
 import structlog
 
 from worker.caspen import Caspen
@@ -32,6 +34,8 @@ from worker.tracing import traced
 # reads how it is, one looks whether all is ready.
 POOL_SIZE = 7
 
+Work = Callable[[Engine, Store, asyncpg.Pool], Coroutine[Any, Any, Report]]
+
 
 def worker_name() -> str:
     """host:pid:random; the last so that a process id that is used again is not taken for its predecessor."""
@@ -48,10 +52,33 @@ async def run(
 ) -> Report:
     """Runs the service until a signal, or one run until nothing pending is due, or until `ends_at` by `clock.now()`.
     It counts in `metrics`, if they are given. Raises CaspenSyncError."""
+    metrics, notifier = metrics or Metrics(), Notifier()
+
+    async def work(engine: Engine, _: Store, connections: asyncpg.Pool) -> Report:
+        if once:
+            return await engine.run_once()
+        return await serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=log())
+
+    return await with_engine(work, settings, tokens, once=once, ends_at=ends_at, metrics=metrics, notifier=notifier)
+
+
+async def with_engine(
+    work: Work,
+    settings: Settings,
+    tokens: Mapping[str, TokenSource],
+    *,
+    once: bool,
+    metrics: Metrics,
+    notifier: Notifier,
+    ends_at: float | None = None,
+    reloads: bool = True,
+) -> Report:
+    """What `work` returns, which is given an engine, its store and the connections of both. Signals are obeyed
+    meanwhile; see `signals` for `reloads`. `once`: whether it ends by itself. Raises CaspenSyncError."""
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
-    logger, metrics, notifier = log(), metrics or Metrics(), Notifier()
+    logger = log()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
         traced(settings.api.base_url, worker=name, log=logger, ends_at=ends_at) as ending,
@@ -61,11 +88,7 @@ async def run(
         await require_current_schema(connections)
         store = Store(connections, worker=name, retry=settings.retry)
         engine = Engine(settings, store, caspen, tokens, log=logger, metrics=metrics, runtime=runtime)
-        working = asyncio.ensure_future(
-            engine.run_once()
-            if once
-            else serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=logger)
-        )
+        working = asyncio.ensure_future(work(engine, store, connections))
 
         def stop_at_once() -> None:
             working.cancel()
@@ -75,7 +98,15 @@ async def run(
         if runtime:
             asyncio.get_running_loop().call_later(runtime.over_in_s, stop_at_once)
         limit_s = settings.api.timeout_s
-        with obeyed(engine, stop_at_once, drains_within_s=limit_s, notifier=notifier, ending=ending, log=logger):
+        with obeyed(
+            engine,
+            stop_at_once,
+            drains_within_s=limit_s,
+            notifier=notifier,
+            ending=ending,
+            log=logger,
+            reloads=reloads,
+        ):
             logger.info("worker_started", once=once, accounts=sorted(settings.accounts))
             try:
                 report = await working

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterable
 
 import asyncpg
 
@@ -51,14 +51,19 @@ async def serve(
         ]
         if not settings.database.pgbouncer:
             beside.append(listen(settings.database, engine.wake, log=log))
-        try:
-            async with asyncio.TaskGroup() as parts:
-                tasks = [parts.create_task(part) for part in beside]
-                report = await engine.run_service()
-                for task in tasks:
-                    task.cancel()
-        except BaseExceptionGroup as group:
-            raise first_of(group) from group
+        return await serve_beside(engine.run_service(), beside)
+
+
+async def serve_beside(work: Awaitable[Report], beside: Iterable[Coroutine[None, None, None]]) -> Report:
+    """What `work` returns; with it ends what goes on beside. When one part dies, all end, and its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as parts:
+            tasks = [parts.create_task(part) for part in beside]
+            report = await work
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as group:
+        raise first_of(group) from group
     return report
 
 

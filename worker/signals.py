@@ -26,10 +26,12 @@ def obeyed(
     notifier: Notifier,
     ending: Ending,
     log: Log,
+    reloads: bool = True,
 ) -> Iterator[None]:
     """The first SIGTERM or SIGINT lets requests in flight finish; the second stops at once. SIGHUP reads the tokens
-    again. `drains_within_s`: how long requests in flight may take. Afterwards, signals that ask for what is being done
-    anyway do nothing."""
+    again, or, without `reloads`, is a terminal that was closed, and does as the others, unless nohup had it ignored.
+    `drains_within_s`: how long requests in flight may take. Afterwards, signals that ask for what is being done anyway
+    do nothing."""
     timers: list[asyncio.TimerHandle] = []
 
     def asked_to_stop() -> None:
@@ -50,7 +52,9 @@ def obeyed(
         notifier.ready()
 
     loop = asyncio.get_running_loop()
-    handlers = {signal.SIGINT: asked_to_stop, signal.SIGTERM: asked_to_stop, signal.SIGHUP: asked_to_reload}
+    handlers = {signal.SIGINT: asked_to_stop, signal.SIGTERM: asked_to_stop}
+    if reloads or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handlers[signal.SIGHUP] = asked_to_reload if reloads else asked_to_stop
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

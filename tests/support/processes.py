@@ -68,9 +68,10 @@ async def command(
     limit_s: float = 60,
     cwd: str | None = None,
     given: bytes | None = None,
+    module: str = "worker",
 ) -> Ended:
-    """Runs `caspen-sync ARGS` to its end. `given`: what it may read from standard input."""
-    process = await start(*args, env=env, cwd=cwd, piped=given is not None)
+    """Runs `caspen-sync ARGS` to its end. `given`: what it may read from standard input. `module`: another program."""
+    process = await start(*args, env=env, cwd=cwd, piped=given is not None, module=module)
     async with asyncio.timeout(limit_s):
         out, err = await process.communicate(given)
     assert process.returncode is not None
@@ -99,13 +100,18 @@ class Showing(Watched):
 
 
 async def start(
-    *args: str, env: Mapping[str, str] | None = None, cwd: str | None = None, piped: bool = False
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    piped: bool = False,
+    module: str = "worker",
 ) -> Watched:
-    """Starts `caspen-sync ARGS`; its output is read by `communicate`. `piped`: it has a standard input."""
+    """Starts `caspen-sync ARGS`; its output is read by `communicate`. `piped`: it has a standard input. `module`:
+    another program."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "worker",
+        module,
         *args,
         env=None if env is None else dict(env),
         cwd=cwd,

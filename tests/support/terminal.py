@@ -61,12 +61,17 @@ class Terminal:
 
 
 @contextlib.asynccontextmanager
-async def at_a_terminal(*args: str, env: Mapping[str, str]) -> AsyncIterator[Terminal]:
-    """Starts `caspen-sync ARGS` there; ended at the end. What it showed is searched as any output is."""
+async def at_a_terminal(
+    *args: str, env: Mapping[str, str], module: str = "worker", columns: int | None = None
+) -> AsyncIterator[Terminal]:
+    """Starts `caspen-sync ARGS`, or another program, there; ended at the end. What it showed is searched as any output
+    is."""
     ours, theirs = pty.openpty()
+    if columns is not None:
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     os.set_blocking(ours, False)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker", *args),
+        *(sys.executable, "-m", module, *args),
         env=dict(env),
         stdin=theirs,
         stdout=theirs,

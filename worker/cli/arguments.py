@@ -183,7 +183,9 @@ def _add_backfill_actions(commands: Commands) -> None:
     command = actions.add_parser("status", help="how far one is", description=descriptions.BACKFILL_STATUS)
     command.add_argument("name", metavar="NAME")
     command.add_argument("--left-out", action="store_true", help="list what was left out for newer changes")
-    command.add_argument("--json", action="store_true", help="for programs: one object")
+    command.add_argument(
+        "--json", action="store_true", help="for programs: one object; with --left-out, one object a line"
+    )
 
     command = actions.add_parser("cancel", help="give up what is pending", description=descriptions.BACKFILL_CANCEL)
     command.add_argument("name", metavar="NAME")

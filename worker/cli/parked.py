@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
 import asyncpg
 
 from worker.byhand import By, whoami
+from worker.cli.asking import confirmed
 from worker.cli.attempts import print_attempts
 from worker.cli.body import ask_for_body
 from worker.cli.output import local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
-from worker.cli.terminal import interruptible
 from worker.config import Settings
 from worker.database import connection
 from worker.errors import ExitCode, UsageError
@@ -176,19 +175,9 @@ async def _selected(conn: asyncpg.Connection, args: argparse.Namespace) -> list[
 
 
 def _confirmed(args: argparse.Namespace, verb: str, count: int) -> bool:
-    """In a terminal, whoever means many says how many."""
-    if args.yes or (args.ids and count == 1) or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if args.yes or (args.ids and count == 1):
         return True
-    try:
-        with interruptible():
-            answer = input(f"{verb} {counted(count, 'parked change')}? Type {count} to go on: ")
-    except EOFError:
-        print()
-        return False
-    except KeyboardInterrupt:
-        print("\nnothing was changed")
-        raise
-    return answer.strip() == str(count)
+    return confirmed(f"{verb} {counted(count, 'parked change')}", count)
 
 
 def _retried(one: Retried) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from worker import clock
 from worker.cli.messages import complain
-from worker.cli.settings import settings_from
+from worker.cli.settings import quieter, settings_from
 from worker.config import Settings
 from worker.database import connection, understood
 from worker.errors import DatabaseUnreachable, ExitCode, UsageError
@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings, args: argparse.Namespace, ends_at: float | None, metrics: Metrics | None = None) -> int:
-    if args.once and args.log_level is None and settings.log.level == "info":
-        # A cron job that went well says nothing.
-        settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})
+    if args.once:
+        settings = quieter(settings, args)  # a cron job that went well says nothing
     tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
     if args.once and asyncio.run(_in_time(_idle(settings), ends_at)):
         return ExitCode.OK

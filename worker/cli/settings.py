@@ -20,3 +20,10 @@ def settings_from(args: argparse.Namespace) -> Settings:
     if getattr(args, "listen", None) is not None:
         flags["http"] = {"listen": args.listen}
     return load(args.config, flags)
+
+
+def quieter(settings: Settings, args: argparse.Namespace) -> Settings:
+    """The same, with a log that says nothing while all goes well, unless it was asked for."""
+    if args.log_level is not None or settings.log.level != "info":
+        return settings
+    return settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})

@@ -1,0 +1,180 @@
+"""`caspen-sync backfill list|status|cancel`: what was loaded before."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import asyncpg
+
+from worker.backfill.cancelling import Cancelled, cancel
+from worker.backfill.registry import Backfill, State, backfills, left_out
+from worker.byhand import whoami
+from worker.cli.asking import confirmed
+from worker.cli.bar import Stage, shown
+from worker.cli.howfar import sentence
+from worker.cli.output import local_time, print_json, print_line, print_table
+from worker.cli.settings import settings_from
+from worker.database import pool
+from worker.errors import ExitCode, UsageError
+from worker.migrate import require_current_schema
+from worker.words import counted
+
+# Of more, the sentence would be a page.
+NAMES_SAID = 10
+
+HEADER = (
+    "NAME",
+    "ACCOUNT",
+    "STATE",
+    "STARTED",
+    "BY",
+    "CHANGES",
+    "SYNCED",
+    "PENDING",
+    "PARKED",
+    "DISCARDED",
+    "LEFT OUT",
+)
+
+Action = Callable[[asyncpg.Pool, argparse.Namespace], Awaitable[None]]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs one of the actions."""
+    actions: dict[str, Action] = {"list": _list, "status": _status, "cancel": _cancel}
+    asyncio.run(_with_database(actions[args.action], args))
+    return ExitCode.OK
+
+
+async def _with_database(action: Action, args: argparse.Namespace) -> None:
+    async with pool(settings_from(args).database, max_size=1) as connections:
+        await require_current_schema(connections)
+        await action(connections, args)
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+async def _list(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
+    found = await backfills(connections)
+    if args.json:
+        print_json([_as_json(one) for one in found])
+    elif found:
+        print_table(HEADER, [_row(one) for one in found])
+    else:
+        print("no backfill was loaded; caspen-sync backfill FILE")
+
+
+async def _status(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
+    found = await _named(connections, args.name)
+    if args.left_out:
+        await _print_left_out(connections, found, as_json=args.json)
+    elif args.json:
+        print_json({"name": args.name, "state": _state(found), "accounts": [_as_json(one) for one in found]})
+    else:
+        print_line(sentence(found))
+        print()
+        print_table(HEADER[1:], [_row(one)[1:] for one in found])
+        if lines := sum(one.left_out for one in found):
+            print(f"\nnewer changes had set some of {counted(lines, 'line')}: --left-out lists them")
+
+
+async def _print_left_out(connections: asyncpg.Pool, found: Sequence[Backfill], *, as_json: bool) -> None:
+    """One line for each, as they come: there may be as many as the backfill has lines."""
+    lines = 0
+    for one in found:
+        async for without in left_out(connections, one.account, one.name):
+            lines += 1
+            if as_json:
+                print_json(without, on_one_line=True)
+                continue
+            fields = ", ".join(
+                f"{field} (change {newer})" for field, newer in zip(without.fields, without.newer, strict=True)
+            )
+            account = f", account {without.account}" if len(found) > 1 else ""
+            print_line(
+                f"line {without.line}, change {without.change_id} of {without.appointment_id}{account}: {fields}"
+            )
+    if not as_json:
+        print(f"{counted(lines, 'line')} without what newer changes had set" if lines else "nothing was left out")
+
+
+# -- giving up ---------------------------------------------------------------------------------------------------------
+
+
+async def _cancel(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
+    found = await _named(connections, args.name)
+    pending, unread = sum(one.pending for one in found), sum(one.lines - one.loaded for one in found)
+    loading = any(one.unloaded and not one.cancelled_at for one in found)
+    if not pending and not loading:
+        print_line(f"nothing of {args.name} is pending; nothing was changed")
+        return
+    what = f"{counted(pending, 'pending change')} of {args.name}"
+    if unread:
+        what += f" and {counted(unread, 'line')} not loaded yet"
+    if args.dry_run:
+        print_line(f"{what} would be discarded; nothing was changed")
+        return
+    if not args.yes and pending + unread and not confirmed(f"discard {what}", pending + unread):
+        print("nothing was changed")
+        return
+    with shown() as show:
+        done = await cancel(
+            connections, args.name, who=whoami(), look_on=lambda far: show(_stage(args.name, far, pending))
+        )
+    print_line(f"{counted(done.discarded, 'change')} of {args.name} discarded; it is cancelled")
+
+
+def _stage(name: str, far: Cancelled, pending: int) -> Stage:
+    wire = f"{counted(far.on_the_wire, 'change')} on the wire; what comes of it decides" if far.on_the_wire else ""
+    total = max(pending, far.discarded)
+    return Stage(
+        name=name,
+        done=far.discarded,
+        total=total,
+        said=f"{far.discarded:,} of {counted(total, 'change')} discarded",
+        besides=wire,
+    )
+
+
+# -- naming ------------------------------------------------------------------------------------------------------------
+
+
+async def _named(connections: asyncpg.Pool, name: str) -> list[Backfill]:
+    if found := await backfills(connections, name):
+        return found
+    names = list(dict.fromkeys(one.name for one in await backfills(connections)))
+    more = f" and {len(names) - NAMES_SAID} more" if len(names) > NAMES_SAID else ""
+    there_are = f"there are {', '.join(names[:NAMES_SAID])}{more}" if names else "none was loaded"
+    raise UsageError(f"backfill: none is called {name}; {there_are}")
+
+
+def _state(found: Sequence[Backfill]) -> State:
+    """Of all its accounts: what there is most to say about."""
+    states = {one.state for one in found}
+    worst: tuple[State, ...] = ("cancelled", "loading", "working")
+    return next((state for state in worst if state in states), "done")
+
+
+def _row(one: Backfill) -> tuple[object, ...]:
+    return (
+        one.name,
+        one.account,
+        one.state,
+        local_time(one.started_at),
+        one.started_by,
+        one.lines,
+        one.synced,
+        one.pending,
+        one.parked,
+        one.discarded,
+        one.left_out,
+    )
+
+
+def _as_json(one: Backfill) -> dict[str, Any]:
+    return asdict(one) | {"synced": one.synced, "state": one.state}
