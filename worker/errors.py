@@ -8,6 +8,7 @@
     ├── SchemaMissing           `caspen-sync migrate` has not run, or not for this version
     ├── SchemaTooNew            the schema is of a later version than this program
     ├── SourceError             what a backfill reads cannot be read, or does not say what it should
+    ├── NoRoom                  a temporary file cannot be kept
     └── DemoUnavailable         the demo lacks a package or a place to run
 
 Each carries the exit code that the command ends with (sysexits.h). A message names the thing, the cause and the mend,
@@ -79,6 +80,12 @@ class SourceError(CaspenSyncError):
     """What a backfill reads cannot be read, or does not say what it should."""
 
     exit_code = ExitCode.NO_INPUT
+
+
+class NoRoom(CaspenSyncError):
+    """A temporary file cannot be kept: a full disk, or a folder that may not be written to."""
+
+    exit_code = ExitCode.UNREACHABLE
 
 
 class DemoUnavailable(CaspenSyncError):
