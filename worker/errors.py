@@ -10,6 +10,7 @@
     ├── SourceError             what a backfill reads cannot be read, or does not say what it should
     ├── BackfillRefused         a backfill of that name is over: another name
     ├── BackfillTakenOver       another process loads it now, or somebody has cancelled it
+    ├── NoRoom                  a temporary file cannot be kept
     └── DemoUnavailable         the demo lacks a package or a place to run
 
 Each carries the exit code that the command ends with (sysexits.h). A message names the thing, the cause and the mend,
@@ -93,6 +94,12 @@ class BackfillTakenOver(CaspenSyncError):
     """Another process loads the backfill now, or somebody has cancelled it."""
 
     exit_code = ExitCode.WORK_LEFT
+
+
+class NoRoom(CaspenSyncError):
+    """A temporary file cannot be kept: a full disk, or a folder that may not be written to."""
+
+    exit_code = ExitCode.UNREACHABLE
 
 
 class DemoUnavailable(CaspenSyncError):

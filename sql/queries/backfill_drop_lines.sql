@@ -1,15 +1,23 @@
--- Deletes lines of a backfill, one step of many.
--- In:  $1 account text, $2 name text, $3 only those behind this nth bigint, $4 rows int.
+-- Deletes lines of a backfill, one step of many, for as long as the process holds it.
+-- In:  $1 account text, $2 name text, $3 token uuid, $4 only those behind this nth bigint, $5 rows int.
 -- Out: one row: how many were deleted.
-WITH step AS MATERIALIZED (
-    SELECT l.nth FROM caspen_sync.backfill_line l
-    WHERE l.account = $1 AND l.name = $2 AND l.nth > $3
-    ORDER BY l.nth
-    LIMIT $4
+WITH mine AS MATERIALIZED (
+    SELECT b.name FROM caspen_sync.backfill b
+    WHERE b.account = $1 AND b.name = $2 AND b.token = $3
+    FOR NO KEY UPDATE
+), step AS MATERIALIZED (
+    SELECT l.nth
+    FROM mine m
+    CROSS JOIN LATERAL (
+        SELECT l.nth FROM caspen_sync.backfill_line l
+        WHERE l.account = $1 AND l.name = m.name AND l.nth > $4
+        ORDER BY l.nth
+        LIMIT $5
+    ) AS l
 ), deleted AS (
     DELETE FROM caspen_sync.backfill_line l
     USING step s
-    WHERE l.account = $1 AND l.name = $2 AND l.nth = s.nth
+    WHERE l.account = $1 AND l.name = $2 AND l.nth = s.nth AND l.nth > $4
     RETURNING l.nth
 )
 SELECT count(*)::int AS deleted FROM deleted

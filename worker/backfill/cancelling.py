@@ -37,7 +37,7 @@ async def cancel(pool: asyncpg.Pool, name: str, *, who: str, look_on: Callable[[
     with understood():
         accounts = await pool.fetch(query("backfill_cancel"), name, who)
     for row in accounts:
-        await drop_lines(pool, row["account"], name, behind=row["loaded_nth"])
+        await drop_lines(pool, row["account"], name, row["token"], behind=row["loaded_nth"])
     for row in accounts:
         while await _walk(pool, row["account"], name, done, look_on):  # noqa: ASYNC110  nobody tells of an answer
             await asyncio.sleep(LOOK_S)

@@ -81,7 +81,7 @@ class Loader:
     ) -> None:
         size = STEP
         while not stopping.is_set():
-            step = await self._patiently(account, size)
+            step = await self._patiently(account, size, stopping)
             if step is None:
                 loaded.waiting = size == 1
                 size = max(1, size // SHRINK)
@@ -98,7 +98,7 @@ class Loader:
             if clock.now() - self._woken_at >= WAKE_EVERY_S:
                 await self._wake()
 
-    async def _patiently(self, account: str, size: int) -> Loaded | None:
+    async def _patiently(self, account: str, size: int, stopping: asyncio.Event) -> Loaded | None:
         """One step; again while Postgres is away. How far all is stands in the database, so that a step of which
         nobody knows whether it was committed is neither lost nor done twice."""
         away_since: float | None = None
@@ -108,7 +108,7 @@ class Loader:
                     return await self._step(account, size)
             except DatabaseUnreachable:
                 away_since = away_since or clock.now()
-                if clock.now() - away_since > ONCE_DATABASE_PATIENCE_S:
+                if stopping.is_set() or clock.now() - away_since > ONCE_DATABASE_PATIENCE_S:
                     raise
                 await asyncio.sleep(AWAY_S)
 

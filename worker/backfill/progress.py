@@ -137,7 +137,7 @@ class Gauge:
     async def _count(self) -> _Count:
         began = clock.now()
         with understood():
-            lane = await self._connections.fetch(query("backfill_lane"), self._accounts)
+            lane = await self._connections.fetch(query("backfill_requests"), self._accounts)
         found = {one.account: one for one in await backfills(self._connections, self._name)}
         took_s = clock.now() - began
         self._counted = _Count(

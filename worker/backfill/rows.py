@@ -52,10 +52,13 @@ class Batch:
 class Source(Protocol):
     """Where lines come from. What is read is never held as a whole."""
 
-    name: str
-    """What the backfill is called unless it is told."""
-    size: int | None
-    """Bytes in all, where that is known."""
+    @property
+    def name(self) -> str:
+        """What the backfill is called unless it is told."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in all, where that is known."""
 
     def batches(self) -> AsyncIterator[Batch]:
         """The lines, some thousand at a time. Raises SourceError when the source cannot be read on."""

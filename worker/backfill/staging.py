@@ -33,6 +33,8 @@ class Accepted:
     new: int
     known: int
     """Those that were accepted before."""
+    unloaded: int
+    """Those that are to be loaded, from earlier runs too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,26 +103,30 @@ class Staging:
 
     async def accept(self) -> Accepted:
         """Accepts what was staged, but for what is known: from now on it will be loaded. All accounts at once."""
-        new = known = 0
+        new = known = unloaded = 0
         with understood():
             async with self._pool.acquire() as conn, conn.transaction():
                 await self._hold(conn, self.accounts)
                 for name, account in sorted(self._accounts.items()):
                     again = await self._drop_known(conn, name, account)
                     fresh = account.staged - again
-                    await conn.execute(query("backfill_accept"), name, self.name, self.token, account.staged_nth, fresh)
+                    unloaded += await conn.fetchval(
+                        query("backfill_accept"), name, self.name, self.token, account.staged_nth, fresh
+                    )
                     new, known = new + fresh, known + again
-        return Accepted(new=new, known=known)
+        return Accepted(new=new, known=known, unloaded=unloaded)
 
     async def abandon(self) -> None:
         """Clears away what was staged and not accepted."""
         for name, account in sorted(self._accounts.items()):
-            await drop_lines(self._pool, name, self.name, behind=account.accepted_nth)
+            await drop_lines(self._pool, name, self.name, self.token, behind=account.accepted_nth)
+            with understood():
+                await self._pool.execute(query("backfill_clear"), name, self.name, self.token)
 
     async def _open(self, account: str) -> None:
         with understood():
             nth = await self._pool.fetchval(query("backfill_open"), account, self.name, self.token, self._who)
-        await drop_lines(self._pool, account, self.name, behind=nth)
+        await drop_lines(self._pool, account, self.name, self.token, behind=nth)
         self._accounts[account] = _Account(accepted_nth=nth, staged_nth=nth)
 
     def _next_nth(self, name: str) -> int:
@@ -144,11 +150,12 @@ class Staging:
         return int(await conn.fetchval(statement, name, self.name, account.accepted_nth, timeout=COMPARE_TIMEOUT_S))
 
 
-async def drop_lines(pool: asyncpg.Pool, account: str, name: str, *, behind: int) -> None:
-    """Deletes the lines of a backfill behind one, in steps."""
-    with understood():
-        while await pool.fetchval(query("backfill_drop_lines"), account, name, behind, DROP_STEP) == DROP_STEP:
-            pass
+async def drop_lines(pool: asyncpg.Pool, account: str, name: str, token: UUID, *, behind: int) -> None:
+    """Deletes the lines of a backfill behind one, in steps, for as long as `token` holds it."""
+    deleted = DROP_STEP
+    while deleted == DROP_STEP:
+        with understood():
+            deleted = await pool.fetchval(query("backfill_drop_lines"), account, name, token, behind, DROP_STEP)
 
 
 def taken_over(name: str) -> BackfillTakenOver:

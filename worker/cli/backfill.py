@@ -1,10 +1,247 @@
-"""`caspen-sync backfill FILE`."""
+"""`caspen-sync backfill FILE`: read, accept, load, and wait."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Collection
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import asyncpg
+
+from worker.backfill.census import Census
+from worker.backfill.estimate import estimate
+from worker.backfill.examining import Examined, examine
+from worker.backfill.known import known_lines
+from worker.backfill.loading import Loaded, Loader
+from worker.backfill.query import QuerySource
+from worker.backfill.rejects import Rejects
+from worker.backfill.rows import Batch
+from worker.backfill.sources import Asked, FileSource, source_from
+from worker.backfill.staging import Accepted, Staging
+from worker.backfill.tally import Counted
+from worker.byhand import whoami
+from worker.cli import estimated
+from worker.cli.bar import Stage, shown
+from worker.cli.dryreport import problem_lines
+from worker.cli.dryrun import DUPLICATES_NAMED, dry_run, most_folded
+from worker.cli.interrupts import Interrupted, interrupts
+from worker.cli.messages import complain
+from worker.cli.output import print_line
+from worker.cli.reading import reading_line
+from worker.cli.settings import quieter, settings_from
+from worker.cli.waiting import wait_for
+from worker.config import Settings
+from worker.database import pool
+from worker.errors import DATABASE_FAULTS, ExitCode, UsageError
+from worker.migrate import require_current_schema
+from worker.threads import DetachedThreads
+from worker.token import TokenSource
+from worker.words import counted
+
+T = TypeVar("T")
+AnySource = FileSource | QuerySource
+
+# One connection loads, one wakes.
+POOL_SIZE = 2
+NAME_MAX_LENGTH = 200
 
 
 def run(args: argparse.Namespace) -> int:
     """Loads, and unless told not to, works it off."""
-    raise NotImplementedError(args)
+    settings = quieter(settings_from(args), args)
+    _check_options(args)
+    source = source_from(_asked(args), settings)
+    name = args.name or source.name
+    _check_name(name)
+    if args.dry_run:
+        looking = dry_run(source, settings, name=name, as_of=args.as_of, problems=args.problems, as_json=args.json)
+        return asyncio.run(_with_threads(looking))
+    if args.wait:
+        # Whoever has no token hears of it now, and not when all is loaded.
+        for account, its_settings in settings.accounts.items():
+            TokenSource(account, its_settings)
+    return asyncio.run(_with_threads(_load_and_wait(source, settings, args, name)))
+
+
+async def _with_threads(work: Awaitable[T]) -> T:
+    """What the work returns. A thread that waits for standard input holds up nobody's end."""
+    asyncio.get_running_loop().set_default_executor(DetachedThreads())
+    return await work
+
+
+async def _load_and_wait(source: AnySource, settings: Settings, args: argparse.Namespace, name: str) -> int:
+    try:
+        rejected, accounts = await _load(source, settings, args, name)
+    except Interrupted as interrupted:
+        complain(str(interrupted))
+        return ExitCode.WORK_LEFT
+    except _Invalid:
+        return ExitCode.PARKED
+    ended = ExitCode.OK
+    if accounts and args.wait:
+        ended = await wait_for(settings, name, accounts)
+    elif accounts:
+        print_line(f"{name}: left to the service; caspen-sync backfill status {name}")
+    return ended or (ExitCode.PARKED if rejected else ExitCode.OK)
+
+
+class _Invalid(Exception):
+    """Lines are no valid changes, which has been said, and so nothing is loaded."""
+
+
+async def _load(
+    source: AnySource, settings: Settings, args: argparse.Namespace, name: str
+) -> tuple[int, Collection[str]]:
+    """How many lines were rejected, and the accounts that the backfill has."""
+    async with pool(settings.database, max_size=POOL_SIZE) as connections:
+        await require_current_schema(connections)
+        staging = await Staging.begin(
+            connections, name=name, accounts=sorted(settings.accounts), who=whoami(), as_of=args.as_of
+        )
+        accepted = False
+        rejects = Rejects(source, name=name, path=args.rejects)
+        try:
+            examined, all_of_it = await _read(source, settings, args, staging, rejects, connections)
+            if examined.rejected:
+                _say_rejected(name, examined, rejects, skipped=args.skip_invalid)
+            found = await staging.accept()
+            accepted = True
+        finally:
+            rejects.drop()
+            if not accepted:
+                with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
+                    await staging.abandon()
+        await _say_accepted(name, examined, all_of_it, found, settings, connections)
+        loaded = await _move(connections, staging, found)
+        _say_loaded(name, loaded)
+        return examined.rejected, staging.accounts
+
+
+async def _read(
+    source: AnySource,
+    settings: Settings,
+    args: argparse.Namespace,
+    staging: Staging,
+    rejects: Rejects,
+    connections: asyncpg.Pool,
+) -> tuple[Examined, Counted]:
+    """Stages the valid lines, until one is invalid that is not to be skipped: from there on it looks for problems."""
+    all_valid = True
+
+    async def on_batch(batch: Batch) -> None:
+        nonlocal all_valid
+        all_valid = all_valid and not batch.rejects
+        if args.skip_invalid:
+            rejects.add(batch.rejects)
+        if all_valid or args.skip_invalid:
+            await staging.stage(batch.rows)
+
+    async def reading() -> tuple[Examined, Counted]:
+        with Census(most_folded=most_folded(settings)) as census, reading_line() as show:
+            async for lines in known_lines(connections, staging.name, staging.accounts):
+                census.know(lines)
+            examined = await examine(source, census, on_batch=on_batch, problems=args.problems, show=show)
+            return examined, await census.counted(duplicates=DUPLICATES_NAMED)
+
+    with interrupts() as interrupted:
+        return await interrupted.ends(
+            reading(), f"{staging.name}: interrupted while it was read; nothing of that is loaded"
+        )
+
+
+def _say_rejected(name: str, examined: Examined, rejects: Rejects, *, skipped: bool) -> None:
+    """Raises _Invalid unless they are skipped; then they are in a file by now."""
+    for line in problem_lines(examined):
+        complain(line)
+    what = f"{examined.rejected:,} of {counted(examined.lines, 'line')} {'is' if examined.rejected == 1 else 'are'}"
+    if not skipped:
+        complain(f"{name}: {what} no valid change, so nothing is loaded; mend them, or load the others: --skip-invalid")
+        raise _Invalid
+    complain(f"{name}: {what} no valid change, and left apart in {rejects.keep()}: mend them there and give them back")
+
+
+async def _say_accepted(
+    name: str,
+    examined: Examined,
+    all_of_it: Counted,
+    found: Accepted,
+    settings: Settings,
+    connections: asyncpg.Pool,
+) -> None:
+    if not examined.valid:
+        print_line(f"{name}: there are no lines to load")
+        return
+    known = f" ({found.known:,} of them are loaded already)" if found.known else ""
+    what = f"{counted(examined.valid, 'line')}{known}, {counted(all_of_it.appointments, 'appointment')}"
+    expected = await estimate(connections, all_of_it.requests, settings.accounts)
+    when = f", {counted(expected.requests, 'request')}: {estimated.when(expected)}" if expected.requests else ""
+    print_line(f"{name}: {what}{when}")
+
+
+async def _move(connections: asyncpg.Pool, staging: Staging, found: Accepted) -> Loaded:
+    loader = Loader(connections, name=staging.name, token=staging.token, accounts=staging.accounts)
+    with interrupts() as interrupted, shown() as show:
+
+        def look_on(loaded: Loaded) -> None:
+            if found.unloaded:
+                show(_stage(staging.name, loaded, found.unloaded))
+
+        loaded = await interrupted.ends(
+            loader.load(interrupted.stopping, look_on),
+            f"{staging.name}: interrupted while it was loaded; what is loaded is sent",
+            itself=True,
+        )
+    if loaded.lines < found.unloaded and interrupted.stopping.is_set():
+        raise Interrupted(
+            f"{staging.name}: interrupted; {loaded.lines:,} of {counted(found.unloaded, 'line')} are loaded and "
+            "will be sent; the same command again loads the rest"
+        )
+    return loaded
+
+
+def _stage(name: str, loaded: Loaded, total: int) -> Stage:
+    waiting = (
+        "waiting for a transaction that has written a change of the next line's appointment" if loaded.waiting else ""
+    )
+    return Stage(
+        name=name, done=loaded.lines, total=total, said=f"{loaded.lines:,} of {total:,} lines loaded", besides=waiting
+    )
+
+
+def _say_loaded(name: str, loaded: Loaded) -> None:
+    if loaded.left_out:
+        print_line(
+            f"{name}: newer changes have set some of it: {counted(loaded.left_out, 'line')} without some fields, of "
+            f"which {loaded.outdated:,} with nothing to send; caspen-sync backfill status {name} --left-out"
+        )
+
+
+def _asked(args: argparse.Namespace) -> Asked:
+    return Asked(
+        file=args.file,
+        query=args.query,
+        query_file=args.query_file,
+        query_dsn=args.query_dsn,
+        format=args.format,
+        encoding=args.encoding,
+        delimiter=args.delimiter,
+        null=args.null,
+        account=args.account,
+    )
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.rejects is not None and not args.skip_invalid:
+        raise UsageError("backfill: --rejects goes with --skip-invalid")
+    if args.json and not args.dry_run:
+        raise UsageError("backfill: --json goes with --dry-run; for what is loaded: backfill status NAME --json")
+    if args.as_of is not None and args.as_of > datetime.now(UTC):
+        raise UsageError("backfill: --as-of is in the future; it says how old the data is")
+
+
+def _check_name(name: str) -> None:
+    if not name.isprintable() or len(name) > NAME_MAX_LENGTH:
+        raise UsageError(f"backfill: --name is at most {NAME_MAX_LENGTH} printable characters; this one is not")

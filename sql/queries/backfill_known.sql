@@ -1,0 +1,11 @@
+-- What there is of a backfill already.
+-- In:  $1 accounts text[], $2 name text.
+-- Out: a row for each account that it was loaded for: up to which line it was accepted, and why nothing is added to it any
+--      more (null: it may be).
+SELECT b.account, b.accepted_nth,
+       CASE WHEN b.cancelled_at IS NOT NULL THEN 'was cancelled'
+            WHEN b.forgotten_at IS NOT NULL THEN 'is older than the retention, so it is not known any more what it loaded'
+       END AS ended
+FROM unnest($1::text[]) AS asked (account)
+JOIN caspen_sync.backfill b ON b.account = asked.account AND b.name = $2
+ORDER BY b.account
