@@ -26,4 +26,4 @@ SELECT b.account, b.name, b.started_at, b.started_by, b.lines, b.loaded, b.outda
 FROM asked b
 LEFT JOIN pending p ON p.account = b.account AND p.source = b.name
 LEFT JOIN parked k ON k.account = b.account AND k.source = b.name
-ORDER BY b.started_at DESC, b.name, b.account
+ORDER BY max(b.started_at) OVER (PARTITION BY b.name) DESC, b.name, b.account

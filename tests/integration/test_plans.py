@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.support.database import Database
+from tests.support.loading import NAME, accepted
 from worker.config import AccountSettings, DatabaseSettings
 from worker.database import connect_options
 from worker.sqlfiles import query
@@ -47,6 +48,12 @@ STATEMENTS: dict[str, list[Any]] = {
     "reinstate": ["default", "rejected"],
     "prune_changes": ["default", 0, 3600.0, 1000],
     "prune_attempts": ["default", NOW, 3600.0, 1000],
+    "backfill_load": ["default", "f", uuid.UUID(int=0), 1000],
+    "backfill_leave_out": ["default", "f", [1], [1]],
+    "backfill_discard": ["default", "f", "", 0, 250],
+    "backfill_drop_lines": ["default", "f", uuid.UUID(int=0), 0, 1000],
+    "forget_backfills": ["default", 3600.0],
+    "prune_backfill": ["default", "f", 250],
 }
 TABLES = {
     "outbox",
@@ -59,6 +66,9 @@ TABLES = {
     "run_up",
     "rejection",
     "intervention",
+    "backfill",
+    "backfill_line",
+    "backfill_left_out",
 }
 
 
@@ -158,3 +168,56 @@ async def test_how_it_is_costs_what_is_pending(database: Database, worker_connec
     plan = (await prepared.explain(analyze=True))[0]["Plan"]
     (pending,) = [scan for scan in scans(plan) if scan.get("Index Name") in ("outbox_pending", "outbox_pkey")]
     assert (pending["Index Name"], pending["Actual Rows"]) == ("outbox_pending", 100)
+
+
+async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
+    database: Database, worker_connection: asyncpg.Connection
+) -> None:
+    """In the middle of many lines, of many pending changes and of many synced appointments, with a newer change for each
+    line: loading, leaving out and discarding read what they deal with."""
+    lines = [(f"app_{number:05}", {"note": "old"}) for number in range(6000)]
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.outbox (appointment_id, changes)
+        SELECT 'app_' || lpad(i::text, 5, '0'), '{"note": null}' FROM generate_series(0, 5999) AS i
+        """
+    )
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.appointment (account, appointment_id, resource, synced_at, last_change_id, set_by)
+        SELECT account, appointment_id, '{}', now(), id, jsonb_build_object('note', id) FROM caspen_sync.outbox
+        """
+    )
+    staging, _ = await accepted(database, lines, as_of=NOW - timedelta(days=1))
+    async with worker_connection.transaction():
+        for _ in range(3):
+            loaded = await worker_connection.fetchrow(query("backfill_load"), "default", NAME, staging.token, 1000)
+    prepared = await worker_connection.prepare(query("backfill_leave_out"))
+    async with worker_connection.transaction():
+        plan = (await prepared.explain("default", NAME, loaded["ids"], loaded["nths"], analyze=True))[0]["Plan"]
+    read = rows_read(plan)
+    assert read["backfill_line"] <= 1000, read
+    assert read["appointment"] <= 1000, read
+    assert read["outbox"] <= 4 * 1000, read  # what has set the field, twice; its own; the update
+    assert read["arrival"] <= 1000, read
+
+    prepared = await worker_connection.prepare(query("backfill_load"))
+    async with worker_connection.transaction():
+        plan = (await prepared.explain("default", NAME, staging.token, 1000, analyze=True))[0]["Plan"]
+    assert rows_read(plan)["backfill_line"] <= 1000
+
+    prepared = await worker_connection.prepare(query("backfill_discard"))
+    async with worker_connection.transaction():
+        plan = (await prepared.explain("default", NAME, "app_03000", 0, 250, analyze=True))[0]["Plan"]
+    read = rows_read(plan)
+    assert read["outbox"] <= 4 * 250, read  # the walk; others of its appointments; the update
+    assert read["arrival"] + read["queue"] <= 3 * 250, read
+
+
+def rows_read(plan: dict[str, Any]) -> dict[str, float]:
+    """How many rows of each of our tables the plan has looked at, filtered ones too."""
+    read: dict[str, float] = dict.fromkeys(TABLES, 0.0)
+    for scan in scans(plan):
+        looked_at = scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)
+        read[scan["Relation Name"]] += looked_at * scan["Actual Loops"]
+    return read

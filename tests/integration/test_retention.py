@@ -13,10 +13,12 @@ import structlog
 from tests.support.canary import NOTE
 from tests.support.claims import registered
 from tests.support.database import Database
+from tests.support.loading import accepted, begun, loaded, moved, staged
 from tests.support.processes import command, environment
 from tests.support.terminal import at_a_terminal
 from tests.support.waiting import eventually
 from worker import clock, retention
+from worker.errors import BackfillRefused
 from worker.retention import keep_retention, prune
 
 DAYS = 30.0
@@ -228,3 +230,42 @@ async def test_the_service_does_it_by_itself(database: Database, monkeypatch: py
 
         await eventually(gone)
         going_on.cancel()
+
+
+async def test_the_lines_of_a_backfill_that_is_done_go(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps, with what was left out of them; then its name is used up."""
+    monkeypatch.setattr(retention, "STEP", 7)
+    await loaded(database, [(f"app_{number}", {"room_id": number}) for number in range(20)])
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'synced', finished_at = now()")
+    await registered(database)
+    await database.pool.execute(
+        "INSERT INTO caspen_sync.backfill_left_out (account, name, nth, line, appointment_id, change_id, fields, newer)"
+        " SELECT account, name, nth, line, appointment_id, 1, '{note}', '{2}' FROM caspen_sync.backfill_line"
+    )
+    assert (await prune(database.workers, retention_days=1)).lines == 0
+    await database.pool.execute("UPDATE caspen_sync.backfill SET touched_at = now() - interval '2 days'")
+    assert (await prune(database.workers, retention_days=1)).lines == 0, "it was loaded just now"
+    await database.pool.execute("UPDATE caspen_sync.backfill SET loaded_at = now() - interval '2 days'")
+    assert (await prune(database.workers, retention_days=1)).lines == 20
+    assert await database.value("SELECT count(*) FROM caspen_sync.backfill_left_out") == 0
+    with pytest.raises(BackfillRefused, match="no longer known"):
+        await begun(database)
+
+
+@pytest.mark.parametrize("unfinished", ["pending", "unloaded", "being read"])
+async def test_the_lines_of_a_backfill_that_is_not_done_stay(database: Database, unfinished: str) -> None:
+    """However old it is; and whoever reads it at last is not robbed of what it has read."""
+    await registered(database)
+    staging, _ = await accepted(database, [("app_a", {"note": "n"})])
+    if unfinished == "pending":
+        await moved(database, staging)
+    if unfinished == "being read":
+        await moved(database, staging)
+        await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'synced', finished_at = now()")
+        staging = await staged(database, [("app_a", {"note": "n"}), ("app_b", {"note": "n"})])
+    await database.pool.execute("UPDATE caspen_sync.backfill SET loaded_at = loaded_at - interval '2 days'")
+    if unfinished != "being read":
+        await database.pool.execute("UPDATE caspen_sync.backfill SET touched_at = now() - interval '2 days'")
+    assert (await prune(database.workers, retention_days=1)).lines == 0
+    if unfinished == "being read":
+        assert (await staging.accept()).new == 1

@@ -1,0 +1,151 @@
+"""Cancelling a backfill: what is pending is given up, what is on the wire decides itself, and nothing else is touched."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.claims import accepted as taken
+from tests.support.claims import claim, registered, settle, settlement, the_claim
+from tests.support.database import Database
+from tests.support.loading import NAME, accepted, loaded, moved, outbox
+from tests.support.stale import stale_claim
+from tests.support.waiting import eventually
+from worker.backfill import cancelling
+from worker.backfill.cancelling import Cancelled, cancel
+from worker.backfill.registry import backfills
+from worker.byhand import By
+from worker.errors import BackfillTakenOver
+from worker.parked import Filter, discard, find
+
+LINES = [(f"app_{number}", {"room_id": number}) for number in range(20)]
+
+
+async def cancelled(database: Database, name: str = NAME) -> Cancelled:
+    async with asyncio.timeout(30):
+        return await cancel(database.workers, name, who="bob@desk", look_on=lambda _: None)
+
+
+async def test_what_is_pending_is_discarded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps, whether the queue has taken it in or not; nothing is due afterwards, and nothing arrives."""
+    monkeypatch.setattr(cancelling, "STEP", 7)
+    store = await registered(database)
+    await loaded(database, LINES[:10])
+    await store.take_in(["default"])
+    await loaded(database, LINES)
+    assert (await cancelled(database)).discarded == 20
+    assert await database.states() == {"discarded": 20}
+    assert await store.take_in(["default"]) == 0
+    assert not await claim(store, 10)
+    (entry,) = await backfills(database.pool)
+    assert (entry.state, entry.discarded, entry.synced, entry.cancelled_by) == ("cancelled", 20, 0, "bob@desk")
+
+
+async def test_what_is_on_the_wire_is_waited_for(database: Database) -> None:
+    """What the API takes is synced; the rest of its appointment's changes go."""
+    store = await registered(database)
+    await loaded(database, [("app_a", {"note": "1"}), ("app_a", {"note": "2"})])
+    claimed = await the_claim(store, max_changes=1)
+    cancelling_it = asyncio.create_task(cancelled(database))
+    await eventually(lambda: database.value("SELECT cancelled_at FROM caspen_sync.backfill"), what="it to begin")
+    assert await database.states() == {"pending": 2}
+    assert not await settle(store, taken(claimed))
+    assert (await cancelling_it).discarded == 1
+    assert await outbox(database) == [("app_a", {"note": "1"}, "synced"), ("app_a", {"note": "2"}, "discarded")]
+    assert not await claim(store, 10)
+
+
+async def test_what_backs_off_is_discarded(database: Database) -> None:
+    """Nobody waits for its time; and what comes next begins anew."""
+    store = await registered(database)
+    await loaded(database, LINES[:1])
+    await settle(store, settlement(await the_claim(store), due_in_s=3600))
+    assert (await cancelled(database)).discarded == 1
+    await database.write("app_0", {"note": "live"})
+    next_one = await the_claim(store)
+    assert (next_one.failures, len(next_one.changes)) == (0, 1)
+
+
+async def test_other_changes_stay(database: Database) -> None:
+    """Live ones, another backfill's and those of nobody in the lane are as they were, and as due as they were."""
+    store = await registered(database)
+    await loaded(database, [("app_a", {"note": "b"})], name="b")
+    await loaded(database, [("app_a", {"note": "1"}), ("app_b", {"note": "1"}), ("app_c", {"note": "1"})])
+    await database.write("app_b", {"note": "live"})
+    await database.write("app_c", {"note": "lane"}, lane="backfill")
+    await store.take_in(["default"])
+    assert (await cancelled(database)).discarded == 3
+    claims = await claim(store, 10)
+    assert sorted((one.appointment_id, len(one.changes), one.lane) for one in claims) == [
+        ("app_a", 1, "backfill"),
+        ("app_b", 1, "live"),
+        ("app_c", 1, "backfill"),
+    ]
+
+
+async def test_a_live_change_that_comes_meanwhile_is_due(database: Database) -> None:
+    """The statement that discards cannot have seen it; it is not put to sleep by it."""
+    store = await registered(database)
+    await loaded(database, LINES[:1])
+    await store.take_in(["default"])
+    async with database.pool.acquire() as holder:
+        held = holder.transaction()
+        await held.start()
+        await holder.execute("SELECT FROM caspen_sync.queue FOR UPDATE")
+        cancelling_it = asyncio.create_task(cancelled(database))
+        await eventually(
+            lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            what="it to wait",
+        )
+        await database.write("app_0", {"note": "live"})
+        # What take_in does, by who holds the row.
+        await holder.execute("UPDATE caspen_sync.queue SET newest_id = newest_id + 1, lane = 'live'")
+        await holder.execute("DELETE FROM caspen_sync.arrival")
+        await held.commit()
+    await cancelling_it
+    (claimed,) = await claim(store, 10)
+    assert [change.changes for change in claimed.changes] == [{"note": "live"}]
+
+
+async def test_a_claim_that_has_read_before_sends_nothing_of_it(database: Database) -> None:
+    """Its picture of the outbox is older than the cancelling, and the row of the queue tells."""
+    store = await registered(database)
+    await loaded(database, LINES[:1])
+    await store.take_in(["default"])
+    holder, claiming = await stale_claim(database, store)
+    assert (await cancelled(database)).discarded == 1
+    await holder.execute("COMMIT")
+    assert "app_0" not in {one.appointment_id for one in await claiming}
+    await holder.close()
+
+
+async def test_whoever_loads_it_is_stopped(database: Database) -> None:
+    """What was not loaded never is, and its lines are gone."""
+    staging, _ = await accepted(database, LINES)
+    await cancelled(database)
+    with pytest.raises(BackfillTakenOver, match="somebody has cancelled it"):
+        await moved(database, staging)
+    assert not await outbox(database)
+    assert await database.value("SELECT count(*) FROM caspen_sync.backfill_line") == 0
+
+
+async def test_twice(database: Database) -> None:
+    """The second time finds nothing, and the first one's word stands."""
+    await loaded(database, LINES)
+    await cancelled(database)
+    again = await cancel(database.workers, NAME, who="eve@desk", look_on=lambda _: None)
+    assert again.discarded == 0
+    (entry,) = await backfills(database.pool)
+    assert (entry.discarded, entry.cancelled_by) == (20, "bob@desk")
+
+
+async def test_what_a_person_discards_is_not_counted_as_synced(database: Database) -> None:
+    """parked discard, of a backfill's changes."""
+    await registered(database)
+    await loaded(database, LINES[:2])
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'parked', finished_at = now()")
+    async with database.pool.acquire() as conn:
+        await discard(conn, await find(conn, Filter()), By(who="bob@desk"))
+    (entry,) = await backfills(database.pool)
+    assert (entry.discarded, entry.synced, entry.parked, entry.state) == (2, 0, 0, "done")
