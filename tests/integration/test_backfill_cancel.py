@@ -1,4 +1,4 @@
-"""Cancelling a backfill: what is pending is given up, what is on the wire decides itself, and nothing else is touched."""
+"""Cancelling a backfill: what is pending is given up, what is on the wire decides itself, all else stays."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -21,13 +22,18 @@ from tests.support.claims import (
     the_claim,
 )
 from tests.support.database import Database
+from tests.support.loading import NAME, loaded, staged
 from tests.support.roles import connected_with, user_with
 from tests.support.setbacks import failing
 from tests.support.waiting import eventually
 from worker import clock
+from worker.backfill.cancelling import cancel
+from worker.backfill.loading import Loaded
+from worker.backfill.registry import backfills
 from worker.claims import BudgetTold, Verdict
 from worker.config import RetrySettings
 from worker.migrate import require_current_schema
+from worker.retention import prune
 from worker.sqlfiles import query
 from worker.store import Store
 
@@ -46,7 +52,13 @@ TABLES = (
     "rejection",
     "intervention",
     "migration",
+    "backfill",
+    "backfill_line",
+    "backfill_left_out",
 )
+
+
+LISTS = ("backfill", "backfill_left_out")
 
 
 async def refused(conn: asyncpg.Connection, *statements: str) -> None:
@@ -112,6 +124,7 @@ async def test_the_writer_does_nothing_else(database: Database) -> None:
             "attempts": "3",
             "last_error": "'x'",
             "created_at": "now()",
+            "as_of": "now()",
             "finished_at": "now()",
         }.items():
             await refused(
@@ -186,6 +199,27 @@ async def test_the_worker_runs_every_statement(database: Database) -> None:
     assert await database.states() == {"discarded": 1}
 
 
+async def test_the_worker_loads_backfills(database: Database) -> None:
+    """Its role is enough from the reading to the end, cancelling and forgetting included."""
+    lines = [("app_1", {"note": "old"}), ("app_2", {"note": "old"})]
+    await database.write("app_1", {"note": "new"})
+    async with (
+        user_with(database, "caspen_sync_worker") as dsn,
+        asyncpg.create_pool(dsn, min_size=1, max_size=2) as pool,
+    ):
+        await registered(database)
+        as_worker = replace(database, pool=pool, as_worker=pool)
+        await (await staged(as_worker, lines)).abandon()
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        assert await loaded(as_worker, lines, as_of=yesterday) == Loaded(lines=2, left_out=1, outdated=1)
+        assert len(await backfills(pool)) == 1
+        assert (await cancel(pool, NAME, who="me", look_on=lambda _: None)).discarded == 1
+        await pool.execute(
+            "UPDATE caspen_sync.backfill SET (touched_at, loaded_at, cancelled_at) = (now(), now(), now())"
+        )
+        assert (await prune(pool, retention_days=1e-9)).lines == 2
+
+
 async def test_the_worker_changes_no_schema(database: Database) -> None:
     """It owns nothing: no DDL, no way around the writers' lock, no say in which migrations were applied."""
     async with connected_with(database, "caspen_sync_worker") as conn:
@@ -218,8 +252,8 @@ async def test_the_reader_sees_states_and_no_bodies(database: Database) -> None:
     await settle(store, accepted(await the_claim(store), {"note": secret}))
     async with connected_with(database, "caspen_sync_reader") as conn:
         states = await conn.fetch(
-            "SELECT id, account, appointment_id, lane, source, created_at, state, attempts, last_error, finished_at "
-            "FROM caspen_sync.outbox"
+            "SELECT id, account, appointment_id, lane, source, created_at, as_of, state, attempts, last_error, "
+            "finished_at FROM caspen_sync.outbox"
         )
         assert [row["state"] for row in states] == ["synced"]
         synced = await conn.fetch(
@@ -239,7 +273,7 @@ async def test_the_reader_sees_states_and_no_bodies(database: Database) -> None:
             "SELECT id, account, change_id, action, at, who, reason, left_out FROM caspen_sync.intervention"
         )
         assert [(row["action"], row["who"]) for row in done] == [("edit", "me")]
-        for table in ("attempt", "queue", "account", "rate_slot", "worker", "run_up", "migration"):
+        for table in ("attempt", "queue", "account", "rate_slot", "worker", "run_up", "migration", *LISTS):
             assert secret not in str(await conn.fetch(f"SELECT * FROM caspen_sync.{table}"))
 
         bodies = {
@@ -256,6 +290,7 @@ async def test_the_reader_sees_states_and_no_bodies(database: Database) -> None:
             ],
             "intervention": ["former_changes", "*", "intervention"],
             "rejection": ["messages", "change_id", "*", "rejection"],
+            "backfill_line": ["changes", "digest", "*", "backfill_line"],
         }
         for table, columns in bodies.items():
             await refused(conn, *(f"SELECT {column} FROM caspen_sync.{table}" for column in columns))
