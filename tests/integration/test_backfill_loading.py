@@ -65,6 +65,7 @@ async def test_a_second_run_adds_nothing_twice(database: Database) -> None:
     await loaded(database, LINES)
     staging, found = await accepted(database, LINES)
     assert (found.new, found.known, found.unloaded) == (0, 4, 0)
+    assert [entry.state for entry in await backfills(database.pool)] == ["working"]
     assert await moved(database, staging) == Loaded()
     assert await changes(database) == IN_OUTBOX
     (entry,) = await backfills(database.pool)
@@ -211,11 +212,13 @@ async def test_a_writers_transaction_holds_up_its_own_line_only(database: Databa
     )
 
 
+@pytest.mark.parametrize("unlimited", ["LOCK_WAIT_MS", "STEP_MS"])
 async def test_an_application_is_never_the_victim_of_a_deadlock(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch, unlimited: str
 ) -> None:
-    """Its transaction holds one appointment and wants another, which a step holds that waits for the first one."""
-    monkeypatch.setattr(loading, "LOCK_WAIT_MS", 600)
+    """Its transaction holds one appointment and wants another, which a step holds that waits for the first one. Each of
+    the two limits is enough for that: that of one wait, and that of all waits of a step together."""
+    monkeypatch.setattr(loading, unlimited, 60_000)
     lines = [("app_a", {"room_id": 1}), ("app_b", {"room_id": 2})]
     staging, _ = await accepted(database, lines)
     async with database.pool.acquire() as writer:
