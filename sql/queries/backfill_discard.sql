@@ -7,6 +7,8 @@
 -- changes, so that a claim that read the outbox before leaves the row, see claim.sql. Where nothing else is pending the row
 -- is idle afterwards, unless it knows by now of something that this statement cannot have seen: a newer change, or an
 -- older one that was brought back.
+-- Joins name the account by the other side's column: with the argument in its place, a planner that knows an empty table
+-- would read all of the account.
 WITH walked AS MATERIALIZED (
     SELECT o.account, o.appointment_id, o.id, o.lane = 'backfill' AND o.source IS NOT DISTINCT FROM $2 AS ours
     FROM caspen_sync.outbox o
@@ -42,11 +44,11 @@ WITH walked AS MATERIALIZED (
     SET state = 'discarded', last_error = 'cancelled with its backfill', finished_at = clock_timestamp()
     FROM walked w
     WHERE w.ours AND w.appointment_id = ANY (ARRAY(SELECT appointment_id FROM free)) AND o.account = w.account AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
-    RETURNING o.id
+    RETURNING o.account, o.lane, o.id
 ), no_news AS (
-    -- An array, so that each is looked up by itself: planned on an empty table, a join would read all arrivals.
     DELETE FROM caspen_sync.arrival x
-    WHERE x.account = $1 AND x.lane = 'backfill' AND x.change_id = ANY (ARRAY(SELECT id FROM discarded))
+    USING discarded d
+    WHERE x.account = d.account AND x.lane = d.lane AND x.change_id = d.id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

@@ -2,22 +2,22 @@
 -- In:  $1 account text, $2 name text, $3 token uuid, $4 only those behind this nth bigint, $5 rows int.
 -- Out: one row: how many were deleted.
 WITH mine AS MATERIALIZED (
-    SELECT b.name FROM caspen_sync.backfill b
+    SELECT b.account, b.name FROM caspen_sync.backfill b
     WHERE b.account = $1 AND b.name = $2 AND b.token = $3
     FOR NO KEY UPDATE
 ), step AS MATERIALIZED (
-    SELECT l.nth
+    SELECT l.account, l.name, l.nth
     FROM mine m
     CROSS JOIN LATERAL (
-        SELECT l.nth FROM caspen_sync.backfill_line l
-        WHERE l.account = $1 AND l.name = m.name AND l.nth > $4
+        SELECT l.account, l.name, l.nth FROM caspen_sync.backfill_line l
+        WHERE l.account = m.account AND l.name = m.name AND l.nth > $4
         ORDER BY l.nth
         LIMIT $5
     ) AS l
 ), deleted AS (
     DELETE FROM caspen_sync.backfill_line l
     USING step s
-    WHERE l.account = $1 AND l.name = $2 AND l.nth = s.nth AND l.nth > $4
+    WHERE l.account = s.account AND l.name = s.name AND l.nth = s.nth
     RETURNING l.nth
 )
 SELECT count(*)::int AS deleted FROM deleted

@@ -2,22 +2,24 @@
 -- In:  $1 account text, $2 name text, $3 rows int.
 -- Out: one row: how many lines and how many of the others were deleted.
 WITH lines AS MATERIALIZED (
-    SELECT l.nth FROM caspen_sync.backfill_line l
+    SELECT l.account, l.name, l.nth FROM caspen_sync.backfill_line l
     WHERE l.account = $1 AND l.name = $2
     ORDER BY l.nth
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 ), deleted AS (
     DELETE FROM caspen_sync.backfill_line l
-    WHERE l.account = $1 AND l.name = $2 AND l.nth = ANY (ARRAY(SELECT nth FROM lines))
+    USING lines d
+    WHERE l.account = d.account AND l.name = d.name AND l.nth = d.nth
 ), left_out AS MATERIALIZED (
-    SELECT l.nth FROM caspen_sync.backfill_left_out l
+    SELECT l.account, l.name, l.nth FROM caspen_sync.backfill_left_out l
     WHERE l.account = $1 AND l.name = $2
     ORDER BY l.nth
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 ), also AS (
     DELETE FROM caspen_sync.backfill_left_out l
-    WHERE l.account = $1 AND l.name = $2 AND l.nth = ANY (ARRAY(SELECT nth FROM left_out))
+    USING left_out d
+    WHERE l.account = d.account AND l.name = d.name AND l.nth = d.nth
 )
 SELECT (SELECT count(*)::int FROM lines) AS lines, (SELECT count(*)::int FROM left_out) AS left_out

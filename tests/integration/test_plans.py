@@ -173,8 +173,8 @@ async def test_how_it_is_costs_what_is_pending(database: Database, worker_connec
 async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
     database: Database, worker_connection: asyncpg.Connection
 ) -> None:
-    """In the middle of many lines, of many pending changes and of many synced appointments, with a newer change for each
-    line: loading, leaving out and discarding read what they deal with."""
+    """In the middle of many lines, of many pending changes and of many synced appointments, with a newer change for
+    each line: loading, leaving out and discarding read what they deal with."""
     lines = [(f"app_{number:05}", {"note": "old"}) for number in range(6000)]
     await database.pool.execute(
         """
@@ -190,32 +190,37 @@ async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
     )
     staging, _ = await accepted(database, lines, as_of=NOW - timedelta(days=1))
     async with worker_connection.transaction():
+        await worker_connection.execute(query("backfill_gently"), "0", "0")
         for _ in range(3):
             loaded = await worker_connection.fetchrow(query("backfill_load"), "default", NAME, staging.token, 1000)
-    prepared = await worker_connection.prepare(query("backfill_leave_out"))
-    async with worker_connection.transaction():
-        plan = (await prepared.explain("default", NAME, loaded["ids"], loaded["nths"], analyze=True))[0]["Plan"]
-    read = rows_read(plan)
+    read = await read_by(worker_connection, "backfill_leave_out", "default", NAME, loaded["ids"], loaded["nths"])
     assert read["backfill_line"] <= 1000, read
     assert read["appointment"] <= 1000, read
     assert read["outbox"] <= 4 * 1000, read  # what has set the field, twice; its own; the update
     assert read["arrival"] <= 1000, read
-
-    prepared = await worker_connection.prepare(query("backfill_load"))
-    async with worker_connection.transaction():
-        plan = (await prepared.explain("default", NAME, staging.token, 1000, analyze=True))[0]["Plan"]
-    assert rows_read(plan)["backfill_line"] <= 1000
-
-    prepared = await worker_connection.prepare(query("backfill_discard"))
-    async with worker_connection.transaction():
-        plan = (await prepared.explain("default", NAME, "app_03000", 0, 250, analyze=True))[0]["Plan"]
-    read = rows_read(plan)
+    read = await read_by(worker_connection, "backfill_load", "default", NAME, staging.token, 1000)
+    assert read["backfill_line"] <= 1000, read
+    read = await read_by(worker_connection, "backfill_discard", "default", NAME, "app_03000", 0, 250)
     assert read["outbox"] <= 4 * 250, read  # the walk; others of its appointments; the update
     assert read["arrival"] + read["queue"] <= 3 * 250, read
+    read = await read_by(worker_connection, "backfill_drop_lines", "default", NAME, staging.token, 0, 250)
+    assert read["backfill_line"] <= 2 * 250, read
+    read = await read_by(worker_connection, "prune_backfill", "default", NAME, 250)
+    assert read["backfill_line"] <= 2 * 250, read
+
+
+async def read_by(conn: asyncpg.Connection, name: str, *arguments: Any) -> dict[str, float]:
+    """How many rows of each of our tables a statement of a backfill looks at, filtered ones too. Nothing of it stays."""
+    step = conn.transaction()
+    await step.start()
+    if name in ("backfill_load", "backfill_leave_out", "backfill_discard"):
+        await conn.execute(query("backfill_gently"), "0", "0")
+    plan = (await (await conn.prepare(query(name))).explain(*arguments, analyze=True))[0]["Plan"]
+    await step.rollback()
+    return rows_read(plan)
 
 
 def rows_read(plan: dict[str, Any]) -> dict[str, float]:
-    """How many rows of each of our tables the plan has looked at, filtered ones too."""
     read: dict[str, float] = dict.fromkeys(TABLES, 0.0)
     for scan in scans(plan):
         looked_at = scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)

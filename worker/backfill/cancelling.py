@@ -53,7 +53,9 @@ async def _walk(
     done.on_the_wire = 0
     while appointment is not None:
         with understood():
-            row = await pool.fetchrow(query("backfill_discard"), account, name, appointment, change_id, STEP)
+            async with pool.acquire() as conn, conn.transaction():
+                await conn.execute(query("backfill_gently"), "0", "0")
+                row = await conn.fetchrow(query("backfill_discard"), account, name, appointment, change_id, STEP)
         done.discarded += row["discarded"]
         done.on_the_wire += row["on_the_wire"]
         appointment, change_id = row["after_appointment"], row["after_id"]
