@@ -74,6 +74,7 @@ async def test_other_changes_stay(database: Database) -> None:
     await loaded(database, [("app_a", {"note": "1"}), ("app_b", {"note": "1"}), ("app_c", {"note": "1"})])
     await database.write("app_b", {"note": "live"})
     await database.write("app_c", {"note": "lane"}, lane="backfill")
+    await database.pool.execute("UPDATE caspen_sync.outbox SET source = $1 WHERE lane = 'live'", NAME)
     await store.take_in(["default"])
     assert (await cancelled(database)).discarded == 3
     claims = await claim(store, 10)
@@ -84,9 +85,13 @@ async def test_other_changes_stay(database: Database) -> None:
     ]
 
 
-async def test_a_live_change_that_comes_meanwhile_is_due(database: Database) -> None:
+@pytest.mark.parametrize("news", ["live", "brought back"])
+async def test_a_change_that_comes_meanwhile_is_due(database: Database, news: str) -> None:
     """The statement that discards cannot have seen it; it is not put to sleep by it."""
     store = await registered(database)
+    parked = await database.write("app_0", {"note": "brought back"})
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'parked', finished_at = now()")
+    await store.take_in(["default"])
     await loaded(database, LINES[:1])
     await store.take_in(["default"])
     async with database.pool.acquire() as holder:
@@ -98,26 +103,36 @@ async def test_a_live_change_that_comes_meanwhile_is_due(database: Database) -> 
             lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
             what="it to wait",
         )
-        await database.write("app_0", {"note": "live"})
-        # What take_in does, by who holds the row.
-        await holder.execute("UPDATE caspen_sync.queue SET newest_id = newest_id + 1, lane = 'live'")
-        await holder.execute("DELETE FROM caspen_sync.arrival")
+        # What take_in and bring_back do, by who holds the row.
+        if news == "live":
+            await database.write("app_0", {"note": "live"})
+            await holder.execute("UPDATE caspen_sync.queue SET newest_id = newest_id + 1, lane = 'live'")
+            await holder.execute("DELETE FROM caspen_sync.arrival")
+        else:
+            await holder.execute(
+                "UPDATE caspen_sync.outbox SET state = 'pending', finished_at = NULL WHERE id = $1", parked
+            )
+            await holder.execute("UPDATE caspen_sync.queue SET again = again + 1")
         await held.commit()
     await cancelling_it
     (claimed,) = await claim(store, 10)
-    assert [change.changes for change in claimed.changes] == [{"note": "live"}]
+    assert [change.changes for change in claimed.changes] == [{"note": news}]
 
 
 async def test_a_claim_that_has_read_before_sends_nothing_of_it(database: Database) -> None:
-    """Its picture of the outbox is older than the cancelling, and the row of the queue tells."""
+    """Its picture of the outbox is older than the cancelling, and the row of the queue tells, be it asleep by then or,
+    for the sake of a live change, still due."""
     store = await registered(database)
-    await loaded(database, LINES[:1])
+    await loaded(database, LINES[:2])
+    await database.write("app_1", {"note": "live"})
     await store.take_in(["default"])
     holder, claiming = await stale_claim(database, store)
-    assert (await cancelled(database)).discarded == 1
+    assert (await cancelled(database)).discarded == 2
     await holder.execute("COMMIT")
-    assert "app_0" not in {one.appointment_id for one in await claiming}
+    assert {one.appointment_id for one in await claiming} <= {"app_x"}
     await holder.close()
+    (claimed,) = await claim(store, 10)
+    assert [change.changes for change in claimed.changes] == [{"note": "live"}]
 
 
 async def test_whoever_loads_it_is_stopped(database: Database) -> None:

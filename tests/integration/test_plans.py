@@ -210,7 +210,7 @@ async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
 
 
 async def read_by(conn: asyncpg.Connection, name: str, *arguments: Any) -> dict[str, float]:
-    """How many rows of each of our tables a statement of a backfill looks at, filtered ones too. Nothing of it stays."""
+    """How many rows of each of our tables a statement of a backfill looks at, filtered ones too. Nothing stays."""
     step = conn.transaction()
     await step.start()
     if name in ("backfill_load", "backfill_leave_out", "backfill_discard"):
