@@ -7,5 +7,9 @@ SELECT b.account, b.accepted_nth,
             WHEN b.forgotten_at IS NOT NULL THEN 'is older than the retention, so it is not known any more what it loaded'
        END AS ended
 FROM unnest($1::text[]) AS asked (account)
-JOIN caspen_sync.backfill b ON b.account = asked.account AND b.name = $2
+CROSS JOIN LATERAL (
+    SELECT b.account, b.accepted_nth, b.cancelled_at, b.forgotten_at FROM caspen_sync.backfill b
+    WHERE b.account = asked.account AND b.name = $2
+    LIMIT 1
+) AS b
 ORDER BY b.account

@@ -22,10 +22,11 @@ from worker.database import understood
 from worker.sqlfiles import query
 from worker.status import ALIVE_S
 
-# What live changes used is looked up for so long, in so many slices, and of so many requests at the most.
+# What live changes used is looked up for so long, in so many slices, and of so many requests at the most. At 60 a
+# minute those are all of them, and take a third of a second.
 DAY_S = 86_400.0
 SLICES = 288
-REQUESTS_LOOKED_AT = 30_000
+REQUESTS_LOOKED_AT = 90_000.0
 ATTEMPTS_TIMED = 200
 
 
@@ -119,8 +120,10 @@ async def _lanes(pool: asyncpg.Pool, accounts: Mapping[str, AccountSettings]) ->
         rows = await pool.fetch(query("backfill_lane"), list(accounts), ATTEMPTS_TIMED, ALIVE_S)
         for row in rows:
             settings = accounts[row["account"]]
-            share = min(1.0, REQUESTS_LOOKED_AT / (settings.rate_limit / settings.rate_window_s * DAY_S))
-            live = await pool.fetchrow(query("backfill_live_use"), row["account"], DAY_S, SLICES, share)
+            per_second = settings.rate_limit / settings.rate_window_s
+            live = await pool.fetchrow(
+                query("backfill_live_use"), row["account"], DAY_S, SLICES, REQUESTS_LOOKED_AT, per_second
+            )
             lanes[row["account"]] = Lane.of(settings, row, live)
     return lanes
 

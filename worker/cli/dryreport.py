@@ -31,7 +31,7 @@ class DryRun:
     counted: Counted
     estimate: Estimate
     fault: CaspenSyncError | None
-    """Why the database could not be asked. Then nobody knows what is loaded already, and what newer changes set."""
+    """Why the database could not be asked: what is loaded already, and what newer changes have set, is unknown then."""
 
 
 def print_report(found: DryRun) -> None:
@@ -73,7 +73,7 @@ def sentence(found: DryRun) -> str:
     if not new:
         return f"{found.name}: {what}"
     if not requests:
-        return f"{found.name}: {what} and nothing of them sent: newer changes have set all of it"
+        return f"{found.name}: {what} and nothing sent: newer changes have set all of it"
     return f"{found.name}: {what} and take {counted(requests, 'request')}: {estimated.when(found.estimate)}"
 
 
@@ -162,7 +162,7 @@ def _left_out(all_of_it: Counted, as_of: datetime) -> str:
         return f"no change newer than {since} has set any of it"
     parts = []
     if all_of_it.left_out:
-        parts.append(f"{counted(all_of_it.left_out, 'line')} without some of their fields")
+        parts.append(f"{counted(all_of_it.left_out, 'line')} would lose fields")
     if all_of_it.outdated:
-        parts.append(f"{counted(all_of_it.outdated, 'line')} not at all")
-    return f"changes newer than {since} have set some of it: {', '.join(parts)} would be sent"
+        parts.append(f"{counted(all_of_it.outdated, 'line')} would not be sent at all")
+    return f"changes newer than {since} have set some of it: {', '.join(parts)}"
