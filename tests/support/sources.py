@@ -54,6 +54,10 @@ async def found(asked: Asked, configured: Settings | None = None) -> Found:
 
 async def found_in(path: Path, content: bytes | str, **options: Any) -> Found:
     """What a file of this content yields."""
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    _write(path, content)
     configured = options.pop("configured", None)
     return await found(Asked(file=str(path), **options), configured)
+
+
+def _write(path: Path, content: bytes | str) -> None:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)

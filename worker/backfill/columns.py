@@ -83,7 +83,7 @@ def _plain(value: Any, name: str, problems: list[Problem]) -> Any:
         return value
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value() and abs(value) < 2**64:
+    if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value) < 2**64:
         return int(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:

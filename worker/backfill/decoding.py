@@ -92,9 +92,7 @@ def _mark(error: UnicodeError) -> tuple[str | bytes, int]:
         return "".join(chr(_MARKS_FROM + byte) for byte in error.object[error.start : error.end]), error.end
     if isinstance(error, UnicodeEncodeError):
         numbers = [ord(char) - _MARKS_FROM for char in error.object[error.start : error.end]]
-        # A single byte would put everything after it out of step where characters take two or four.
-        narrow = error.encoding.replace("_", "-").lower()[:6] not in ("utf-16", "utf-32")
-        if narrow and all(0 <= number < 256 for number in numbers):
+        if all(0 <= number < 256 for number in numbers):
             return bytes(numbers), error.end
         return "?" * len(numbers), error.end
     raise error

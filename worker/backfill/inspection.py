@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811
 from pydantic_core import to_json
 
 from worker.backfill.rows import Reject, Row
@@ -59,7 +61,7 @@ class Inspector:
 
 def _row(line: int, account: Any, appointment_id: Any, changes: Any, raw: bytes) -> Row | Reject:
     """What keeps the contract is a row, unless Postgres or a claim could not hold it."""
-    fields = tuple(sorted(changes))
+    fields = _in_order(tuple(changes))
     body = to_json({name: changes[name] for name in fields})
     if _NUL_AS_JSON in body or len(body) > BODY_MAX_BYTES // 2:
         problems = (*_unstorable(changes), *_oversize(changes))
@@ -71,7 +73,7 @@ def _row(line: int, account: Any, appointment_id: Any, changes: Any, raw: bytes)
         appointment_id=appointment_id,
         changes=body.decode(),
         fields=fields,
-        cleared=tuple([name for name in fields if changes[name] is None]),
+        cleared=tuple([name for name in fields if changes[name] is None]) if None in changes.values() else (),
         digest=_digest(account, appointment_id, body),
     )
 
@@ -113,4 +115,12 @@ def _oversize(changes: Mapping[str, Any]) -> tuple[Problem, ...]:
 def _digest(account: str, appointment_id: str, body: bytes) -> UUID:
     # Neither account nor appointment can hold a NUL, so no two lines that differ are the same bytes here.
     said = b"%b\0%b\0%b" % (account.encode(), appointment_id.encode(), body)
-    return UUID(int=int.from_bytes(blake2b(said, digest_size=16).digest()))
+    # asyncpg's own kind, which it makes and writes several times as fast as Python's.
+    digest: UUID = FastUUID(blake2b(said, digest_size=16).digest())
+    return digest
+
+
+@lru_cache
+def _in_order(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Sorted. The lines of a file name few combinations, and so share these."""
+    return tuple(sorted(fields))

@@ -22,19 +22,14 @@ _PLACE = re.compile(r" at line \d+ column (\d+)$")
 def rows(lines: Iterator[bytes], inspector: Inspector, *, label: str, encoding: str) -> Iterator[Row | Reject]:
     """What each line makes; blank ones and remarks make nothing. Raises SourceError for what is one JSON document, and
     no JSON Lines."""
-    for number, whole in enumerate(lines, 1):
-        line = whole.strip()
+    for number, line in enumerate(lines, 1):
         if number == 1:
-            _refuse_a_document(line, label)
-        if not line or is_remark(line):
-            continue
-        if len(line) > LINE_MAX_BYTES:
-            yield unreadable(number, line, TOO_LONG)
-            continue
+            _refuse_a_document(line.strip(), label)
         try:
-            said = parsed(line)
+            said = from_json(line, allow_inf_nan=False)
         except ValueError as error:
-            yield unreadable(number, line, invalid_in(encoding) if not is_utf8(line) else str(error))
+            if line.strip() and not is_remark(line):
+                yield _unreadable(number, line, error, encoding)
             continue
         yield _inspected(number, said, line, inspector)
 
@@ -47,9 +42,16 @@ def _refuse_a_document(first: bytes, label: str) -> None:
         )
 
 
+def _unreadable(number: int, line: bytes, error: ValueError, encoding: str) -> Reject:
+    reason = TOO_LONG if len(line) > LINE_MAX_BYTES else _reason(error) if is_utf8(line) else invalid_in(encoding)
+    return unreadable(number, line.strip(), reason)
+
+
 def _inspected(number: int, said: Any, line: bytes, inspector: Inspector) -> Row | Reject:
+    if len(line) > LINE_MAX_BYTES:
+        return unreadable(number, line, TOO_LONG)
     if not isinstance(said, dict):
-        return unreadable(number, line, 'is no object such as {"appointment_id": "...", "changes": {...}}')
+        return unreadable(number, line.strip(), 'is no object such as {"appointment_id": "...", "changes": {...}}')
     found = inspector.inspect(number, said.get("account"), said.get("appointment_id"), said.get("changes"), line)
     if said.keys() <= _KEYS:
         return found
@@ -70,4 +72,8 @@ def parsed(text: str | bytes) -> Any:
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise ValueError("is not JSON: " + _PLACE.sub(r" (column \1)", str(error))) from None
+        raise ValueError(_reason(error)) from None
+
+
+def _reason(error: ValueError) -> str:
+    return "is not JSON: " + _PLACE.sub(r" (column \1)", str(error))

@@ -57,6 +57,17 @@ class Counted:
         return got
 
 
+class _Unpacked:
+    """What comes out of gzip, as soon as it does: what is behind may be damaged, or not there yet."""
+
+    def __init__(self, packed: Counted) -> None:
+        self._file = gzip.GzipFile(fileobj=packed, mode="rb")  # type: ignore[call-overload]  # of which it only reads
+
+    def read(self, size: int, /) -> bytes:
+        unpacked: bytes = self._file.read1(size)
+        return unpacked
+
+
 def look_at(path: str) -> int | None:
     """How many bytes the file has, if it is one; None for standard input and for a pipe. Raises SourceError for what
     cannot be read, before anything is waited for."""
@@ -84,7 +95,7 @@ def opened(path: str) -> Iterator[tuple[Readable, Counted]]:
         with refusals(path):
             head = counted.peek(len(GZIP_MAGIC))
         if head == GZIP_MAGIC:
-            yield gzip.GzipFile(fileobj=counted, mode="rb"), counted  # type: ignore[call-overload]  # it only reads
+            yield _Unpacked(counted), counted
         elif head and path.endswith(".gz"):
             raise SourceError(f"{path}: is called .gz, and is not packed by gzip; give it another name")
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -22,10 +22,10 @@ from worker.errors import DatabaseUnreachable, SourceError, UsageError
 # Fetched at once.
 BATCH_ROWS = 2_000
 
-# Errors whose text is about the query, the rights or the server. That of others may quote a value: what a cast stumbled
-# over, or what a function found worth saying.
+# Errors whose text is about the rights or the server; and, while no row was looked at, about the query. That of others
+# may quote a value: what a cast stumbled over, or what a function found worth saying.
 _DISCREET = (
-    asyncpg.SyntaxOrAccessError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidTransactionStateError,
@@ -34,6 +34,7 @@ _DISCREET = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
+Kinds = tuple[type[Any], ...]
 _AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
@@ -59,16 +60,20 @@ class QuerySource:
         with self._understood():
             conn = await self._connected()
         try:
-            async for batch in self._batches(conn):
-                yield batch
+            async with contextlib.aclosing(self._batches(conn)) as batches:
+                async for batch in batches:
+                    yield batch
         finally:
             with contextlib.suppress(Exception):
                 await conn.close(timeout=CLOSE_S)
 
-    async def _batches(self, conn: asyncpg.Connection) -> AsyncIterator[Batch]:
+    async def _batches(self, conn: asyncpg.Connection) -> AsyncGenerator[Batch]:
         with self._understood():
             await conn.execute("BEGIN READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0")
+        with self._understood(discreet=(*_DISCREET, asyncpg.SyntaxOrAccessError)):
             statement = await conn.prepare(self._sql)
+        if statement.get_parameters():
+            raise SourceError(f"{self._label}: takes parameters, such as $1, and nobody gives them")
         columns = Columns([attribute.name for attribute in statement.get_attributes()], self._label)
         with self._understood():
             cursor = await statement.cursor()
@@ -103,21 +108,25 @@ class QuerySource:
             raise UsageError("--query-dsn: is not a Postgres URI such as postgresql://user@host/clinic") from None
 
     @contextlib.contextmanager
-    def _understood(self, at: str = "") -> Iterator[None]:
+    def _understood(self, at: str = "", discreet: Kinds = _DISCREET) -> Iterator[None]:
         try:
             yield
         except asyncpg.PostgresConnectionError as error:
-            raise DatabaseUnreachable(f"{self._label}: its database cannot be reached{at}: {_words(error)}") from None
+            raise DatabaseUnreachable(
+                f"{self._label}: its database cannot be reached{at}: {_words(error, discreet)}"
+            ) from None
         except asyncpg.PostgresError as error:
-            raise SourceError(f"{self._label}: Postgres refused it{at}: {_words(error)}") from None
+            raise SourceError(f"{self._label}: Postgres refused it{at}: {_words(error, discreet)}") from None
         except _AWAY as error:
-            raise DatabaseUnreachable(f"{self._label}: its database cannot be reached{at}: {_words(error)}") from None
+            raise DatabaseUnreachable(
+                f"{self._label}: its database cannot be reached{at}: {_words(error, discreet)}"
+            ) from None
         except (ValueError, ArithmeticError):  # such as a time before Christ
             raise SourceError(f"{self._label}: a value{at} is none that Python has; cast its column to text") from None
 
 
-def _words(error: BaseException) -> str:
-    if isinstance(error, asyncpg.PostgresError) and not _is_discreet(error):
+def _words(error: BaseException, discreet: Kinds) -> str:
+    if isinstance(error, asyncpg.PostgresError) and not _is_discreet(error, discreet):
         return f"{type(error).__name__} (SQLSTATE {error.sqlstate}); psql says more"
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
@@ -126,6 +135,6 @@ def _words(error: BaseException) -> str:
     return f"{words} (at character {position})" if position else words
 
 
-def _is_discreet(error: asyncpg.PostgresError) -> bool:
+def _is_discreet(error: asyncpg.PostgresError, discreet: Kinds) -> bool:
     # What a function raised is in words of its own, whatever the code.
-    return isinstance(error, _DISCREET) and not (error.context or "").startswith("PL/")
+    return isinstance(error, discreet) and not (error.context or "").startswith("PL/")
