@@ -216,21 +216,40 @@ async def test_a_writers_transaction_holds_up_its_own_line_only(database: Databa
 async def test_an_application_is_never_the_victim_of_a_deadlock(
     database: Database, monkeypatch: pytest.MonkeyPatch, unlimited: str
 ) -> None:
-    """Its transaction holds one appointment and wants another, which a step holds that waits for the first one. Each of
-    the two limits is enough for that: that of one wait, and that of all waits of a step together."""
+    """Its transaction holds one appointment and wants another, which a step holds that comes to want the first one only
+    after the application has waited for almost a second: of the two, Postgres would end the application. Either limit is
+    enough against that: that of one wait, and that of all waits of a step together."""
     monkeypatch.setattr(loading, unlimited, 60_000)
-    lines = [("app_a", {"room_id": 1}), ("app_b", {"room_id": 2})]
-    staging, _ = await accepted(database, lines)
-    async with database.pool.acquire() as writer, writer.transaction():
-        await database.write("app_b", {"note": "first"}, conn=writer)
-        moving = asyncio.create_task(moved(database, staging))
-        await eventually(
-            lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
-            what="a step that waits",
-        )
-        await database.write("app_a", {"note": "then"}, conn=writer)
-    assert (await moving).lines == 2
+    staging, _ = await accepted(
+        database, [(appointment, {"room_id": 1}) for appointment in ("app_a", "app_b", "app_c")]
+    )
+    async with database.pool.acquire() as third, database.pool.acquire() as writer:
+        between = third.transaction()
+        await between.start()
+        await database.write("app_b", {"note": "in between"}, conn=third)
+        async with writer.transaction():
+            await database.write("app_c", {"note": "first"}, conn=writer)
+            moving = asyncio.create_task(moved(database, staging))
+            await eventually(lambda: waiting(database, "", 0), what="a step that waits")
+            writing = asyncio.create_task(database.write("app_a", {"note": "then"}, conn=writer))
+            await eventually(
+                lambda: writing.done() or waiting(database, str(writer.get_server_pid()), 0.8),
+                what="a writer that waits",
+            )
+            await between.rollback()
+            await writing
+    assert (await moving).lines == 3
     assert await database.value("SELECT count(*) FROM caspen_sync.outbox WHERE lane = 'live'") == 2
+
+
+async def waiting(database: Database, pid: str, for_s: float) -> int:
+    """How many sessions have waited for a lock that long; of one process only, if it is named."""
+    return await database.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        " AND ($1 = '' OR pid::text = $1) AND clock_timestamp() - query_start > make_interval(secs => $2)",
+        pid,
+        for_s,
+    )
 
 
 async def test_postgres_that_goes_away_is_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
