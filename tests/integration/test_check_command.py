@@ -40,6 +40,7 @@ def lines_of(ended: Ended, verdict: str) -> list[str]:
     return [line for line in ended.stdout.splitlines() if line.startswith(f"{verdict} ")]
 
 
+@pytest.mark.usefixtures("durable")
 async def test_all_is_well(database: Database) -> None:
     """0, a line for each thing, and how many at the end; no colours where no terminal is."""
     async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000)) as sandbox:
@@ -53,6 +54,7 @@ async def test_all_is_well(database: Database) -> None:
     assert "\x1b" not in ended.stdout
 
 
+@pytest.mark.usefixtures("durable")
 async def test_what_failed_and_how_to_mend_it(database: Database) -> None:
     """The mend stands on the next line, below what it mends; the worst decides the exit code: 78 over 69."""
     await database.pool.execute("ALTER TABLE caspen_sync.outbox DISABLE TRIGGER outbox_notify")
@@ -107,6 +109,7 @@ async def test_a_token_is_no_argument(database: Database) -> None:
     assert ended.stderr.endswith("argument --token: takes no value\n")
 
 
+@pytest.mark.usefixtures("durable")
 async def test_json(database: Database) -> None:
     """An array of objects with the same four keys."""
     ended = await checked("--json", env=env_of(database.dsn, NOWHERE))

