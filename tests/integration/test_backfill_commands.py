@@ -70,8 +70,13 @@ async def test_status(database: Database) -> None:
         command("backfill", "status", "may.csv", "--json", env=env),
         command("backfill", "status", "june.csv", env=env),
     )
-    assert said.stdout.startswith("1 of 1,200 changes of may.csv are synced, 1 parked; 1,198 wait\n\nACCOUNT  STATE")
+    sentence, empty, header, *_ = said.stdout.splitlines()
+    assert sentence.startswith("1 of 1,200 changes of may.csv are synced, 1 parked; 1,198 wait; done in about ")
+    assert sentence.endswith(" requests a minute")
+    assert (empty, header[:14]) == ("", "ACCOUNT  STATE")
     answer = json.loads(as_json.stdout)
+    assert answer["estimate"]["accounts"][0]["requests"] == 1198
+    assert answer["done_at"]
     assert (answer["name"], answer["state"], len(answer["accounts"])) == ("may.csv", "working", 1)
     assert (unknown.exit_code, unknown.stdout) == (64, "")
     assert "none is called june.csv; there are april.csv, may.csv" in unknown.stderr
@@ -83,7 +88,7 @@ async def test_status_of_one_that_is_not_whole(database: Database) -> None:
     await database.pool.execute("UPDATE caspen_sync.backfill SET lines = 10, accepted_nth = 10")
     said = await command("backfill", "status", "may.csv", env=offline(database))
     assert said.stdout.startswith(
-        "0 of 3 changes of may.csv are synced; it is not loaded whole: run the same command again; 3 wait\n"
+        "0 of 3 changes of may.csv are synced; it is not loaded whole: run the same command again; 3 wait; "
     )
 
 

@@ -46,6 +46,8 @@ STATEMENTS: dict[str, list[Any]] = {
     "run_up_length": [ACCOUNTS],
     "pause": [ACCOUNTS, ["down"], ["503"], [10.0], [0.1], [300.0], [0.1], [None]],
     "reinstate": ["default", "rejected"],
+    "backfill_requests": [ACCOUNTS],
+    "backfill_pace": [ACCOUNTS, [300.0], "may.csv", NOW, 75.0],
     "prune_changes": ["default", 0, 3600.0, 1000],
     "prune_attempts": ["default", NOW, 3600.0, 1000],
     "backfill_load": ["default", "f", uuid.UUID(int=0), 1000],

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -33,6 +34,11 @@ class Terminal:
     def screen(self) -> str:
         return self._seen.decode(errors="replace")
 
+    @property
+    def picture(self) -> list[str]:
+        """The lines as a person sees them now, those that scrolled off the top too."""
+        return _drawn(self.screen)
+
     def type(self, text: str) -> None:
         os.write(self._keyboard, text.encode())
 
@@ -58,6 +64,31 @@ class Terminal:
         with contextlib.suppress(OSError):  # nobody holds the other end any more, or there is nothing yet
             while data := os.read(self._keyboard, 65_536):
                 self._seen += data
+
+
+_STEP = re.compile(r"\x1b\[(?P<number>\d*)(?P<what>[A-Za-z])|\x1b\[[?\d;]*[A-Za-z]|(?P<char>.)", re.DOTALL)
+
+
+def _drawn(written: str) -> list[str]:
+    """Follows what moves the cursor up and what clears a line; colours are nothing to see here."""
+    lines, row, column = [""], 0, 0
+    for step in _STEP.finditer(written):
+        match step["what"], step["char"]:
+            case "A", _:
+                row = max(0, row - int(step["number"] or 1))
+            case "K", _:
+                lines[row] = ""
+            case _, "\r":
+                column = 0
+            case _, "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            case _, str(char):
+                lines[row] = lines[row][:column].ljust(column) + char + lines[row][column + 1 :]
+                column += 1
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return [line.rstrip() for line in lines]
 
 
 @contextlib.asynccontextmanager

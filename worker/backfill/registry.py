@@ -81,6 +81,12 @@ async def backfills(pool: asyncpg.Pool, name: str | None = None) -> list[Backfil
         return [Backfill(**row) for row in await pool.fetch(query("backfills"), name)]
 
 
+async def waiting(pool: asyncpg.Pool, name: str) -> dict[str, int]:
+    """How many appointments it has pending changes of, in each account that has any. Reads as much as `backfills`."""
+    with understood():
+        return {row["account"]: row["appointments"] for row in await pool.fetch(query("backfill_waiting"), name)}
+
+
 async def left_out(pool: asyncpg.Pool, account: str, name: str) -> AsyncIterator[LeftOut]:
     """What was left out of a backfill's lines, in their order."""
     behind: int | None = 0

@@ -13,6 +13,7 @@ import asyncpg
 from worker.backfill.progress import Gauge, Progress
 from worker.backfill.registry import Backfill
 from worker.config import Settings
+from worker.database import pool
 from worker.engine import Engine
 from worker.errors import DATABASE_FAULTS, CaspenSyncError, ExitCode
 from worker.listen import listen
@@ -58,14 +59,16 @@ async def work_off(
     tokens = {account: TokenSource(account, its) for account, its in ours.accounts.items()}
     watches: list[_Watch] = []
 
-    async def work(engine: Engine, store: Store, connections: asyncpg.Pool) -> Report:
-        watch = _Watch(engine, Gauge(connections, store, ours, name), show)
-        watches.append(watch)
-        beside = [watch.run()]
-        if not ours.database.pgbouncer:
-            beside.append(listen(ours.database, engine.wake, log=log()))
-        report = await serve_beside(engine.run_service(), beside)
-        await watch.look_at_last()
+    async def work(engine: Engine, store: Store, _: asyncpg.Pool) -> Report:
+        # A connection of its own: the engine's are ended under whoever uses them when it stops at once.
+        async with pool(ours.database, max_size=1) as connections:
+            watch = _Watch(engine, Gauge(connections, store, ours, name), show)
+            watches.append(watch)
+            beside = [watch.run()]
+            if not ours.database.pgbouncer:
+                beside.append(listen(ours.database, engine.wake, log=log()))
+            report = await serve_beside(engine.run_service(), beside)
+            await watch.look_at_last()
         return report
 
     report = await with_engine(work, ours, tokens, once=True, metrics=Metrics(), notifier=Notifier(), reloads=False)
@@ -157,13 +160,11 @@ def _left(name: str, report: Report, watch: _Watch | None) -> tuple[ExitCode, st
     refused = [outlook.account for outlook in stuck if outlook.pause_kind == "refused"]
     others = [outlook for outlook in stuck if outlook.pause_kind != "refused"]
     reasons = [*([why_refused(refused)] if refused else []), *map(why_paused, others)]
-    progress = watch.progress if watch else None
-    left = f"{counted(progress.pending, 'change')} of {name}" if progress else f"work of {name}"
-    verb = "is" if progress and progress.pending == 1 else "are"
-    if progress is None:
-        verb = "is"
+    pending = watch.progress.pending if watch and watch.progress else None
+    left = f"some of {name}" if pending is None else f"{counted(pending, 'change')} of {name}"
+    why = "; ".join(reasons) or report.reason or "interrupted"
     reason = (
-        f"{'; '.join(reasons) or report.reason or 'interrupted'}; {left} {verb} left: run the same command again, or "
-        f"leave it to a running service; caspen-sync backfill status {shlex.quote(name)}"
+        f"{why}; {left} {'is' if pending == 1 else 'are'} left: run the same command again, or leave it to a running "
+        f"service; caspen-sync backfill status {shlex.quote(name)}"
     )
     return ExitCode.REFUSED if refused else ExitCode.WORK_LEFT, reason

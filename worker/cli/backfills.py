@@ -11,13 +11,16 @@ from typing import Any
 import asyncpg
 
 from worker.backfill.cancelling import Cancelled, cancel
-from worker.backfill.registry import Backfill, State, backfills, left_out
+from worker.backfill.estimate import Estimate, estimate
+from worker.backfill.registry import Backfill, State, backfills, left_out, waiting
 from worker.byhand import whoami
 from worker.cli.asking import confirmed
 from worker.cli.bar import Stage, shown
+from worker.cli.estimated import remarks, when
 from worker.cli.howfar import sentence
 from worker.cli.output import local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
+from worker.config import Settings
 from worker.database import pool
 from worker.errors import ExitCode, UsageError
 from worker.migrate import require_current_schema
@@ -40,7 +43,7 @@ HEADER = (
     "LEFT OUT",
 )
 
-Action = Callable[[asyncpg.Pool, argparse.Namespace], Awaitable[None]]
+Action = Callable[[asyncpg.Pool, argparse.Namespace, Settings], Awaitable[None]]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,15 +54,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _with_database(action: Action, args: argparse.Namespace) -> None:
-    async with pool(settings_from(args).database, max_size=1) as connections:
+    settings = settings_from(args)
+    async with pool(settings.database, max_size=1) as connections:
         await require_current_schema(connections)
-        await action(connections, args)
+        await action(connections, args, settings)
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-async def _list(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
+async def _list(connections: asyncpg.Pool, args: argparse.Namespace, _: Settings) -> None:
     found = await backfills(connections)
     if args.json:
         print_json([_as_json(one) for one in found])
@@ -69,18 +73,36 @@ async def _list(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
         print("no backfill was loaded; caspen-sync backfill FILE")
 
 
-async def _status(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
+async def _status(connections: asyncpg.Pool, args: argparse.Namespace, settings: Settings) -> None:
     found = await _named(connections, args.name)
     if args.left_out:
         await _print_left_out(connections, found, as_json=args.json)
-    elif args.json:
-        print_json({"name": args.name, "state": _state(found), "accounts": [_as_json(one) for one in found]})
-    else:
-        print_line(sentence(found))
-        print()
-        print_table(HEADER[1:], [_row(one)[1:] for one in found])
-        if lines := sum(one.left_out for one in found):
-            print(f"\nnewer changes had set some of {counted(lines, 'line')}: --left-out lists them")
+        return
+    expected = await _expected(connections, found, settings)
+    if args.json:
+        accounts = [_as_json(one) for one in found]
+        done_at = expected and expected.done_at
+        print_json(
+            {"name": args.name, "state": _state(found), "done_at": done_at, "accounts": accounts, "estimate": expected}
+        )
+        return
+    print_line(sentence(found, when=when(expected) if expected else None))
+    print()
+    print_table(HEADER[1:], [_row(one)[1:] for one in found])
+    for remark in remarks(expected) if expected else ():
+        print_line(remark)
+    if lines := sum(one.left_out for one in found):
+        print(f"newer changes had set some of {counted(lines, 'line')}: --left-out lists them")
+
+
+async def _expected(connections: asyncpg.Pool, found: Sequence[Backfill], settings: Settings) -> Estimate | None:
+    """When what waits is done; None: nothing waits, or it is in an account that the configuration does not name."""
+    requests = {one.account: one.pending for one in found if one.pending}
+    if not requests or not requests.keys() <= settings.accounts.keys():
+        return None
+    if settings.worker.coalesce:
+        requests |= await waiting(connections, found[0].name)
+    return await estimate(connections, requests, settings.accounts, queued=True)
 
 
 async def _print_left_out(connections: asyncpg.Pool, found: Sequence[Backfill], *, as_json: bool) -> None:
@@ -106,7 +128,7 @@ async def _print_left_out(connections: asyncpg.Pool, found: Sequence[Backfill], 
 # -- giving up ---------------------------------------------------------------------------------------------------------
 
 
-async def _cancel(connections: asyncpg.Pool, args: argparse.Namespace) -> None:
+async def _cancel(connections: asyncpg.Pool, args: argparse.Namespace, _: Settings) -> None:
     found = await _named(connections, args.name)
     pending, unread = sum(one.pending for one in found), sum(one.lines - one.loaded for one in found)
     loading = any(one.unloaded and not one.cancelled_at for one in found)

@@ -18,9 +18,9 @@ THIS_WEEK = timedelta(days=6)
 NOTHING_DUE_S = 2.0
 
 
-def sentence(found: Sequence[Backfill], *, done_in_s: float | None = None, now: datetime | None = None) -> str:
+def sentence(found: Sequence[Backfill], *, when: str | None = None) -> str:
     """How far a backfill is, without a full stop. It holds a name as it is in the database. `found`: the backfill in
-    each of its accounts, one at least. `done_in_s`: when it is done, as far as is known."""
+    each of its accounts, one at least. `when`: what is known of when it is done."""
     name = found[0].name
     cancelled = next((one for one in found if one.cancelled_at), None)
     synced, loaded = sum(one.synced for one in found), sum(one.loaded for one in found)
@@ -32,8 +32,8 @@ def sentence(found: Sequence[Backfill], *, done_in_s: float | None = None, now: 
         parts.append("it is not loaded whole: run the same command again")
     if waiting := sum(one.pending for one in found):
         parts.append(f"{waiting:,} {'waits' if waiting == 1 else 'wait'}")
-    if waiting and done_in_s is not None:
-        parts.append(about(done_in_s, now))
+    if waiting and when:
+        parts.append(when)
     return "; ".join(parts)
 
 
