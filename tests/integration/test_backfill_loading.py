@@ -217,8 +217,8 @@ async def test_an_application_is_never_the_victim_of_a_deadlock(
     database: Database, monkeypatch: pytest.MonkeyPatch, unlimited: str
 ) -> None:
     """Its transaction holds one appointment and wants another, which a step holds that comes to want the first one only
-    after the application has waited for almost a second: of the two, Postgres would end the application. Either limit is
-    enough against that: that of one wait, and that of all waits of a step together."""
+    after the application has waited for almost a second: of the two, Postgres would end the application. Either limit
+    is enough against that: that of one wait, and that of all waits of a step together."""
     monkeypatch.setattr(loading, unlimited, 60_000)
     staging, _ = await accepted(
         database, [(appointment, {"room_id": 1}) for appointment in ("app_a", "app_b", "app_c")]
