@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import shlex
 from collections.abc import Awaitable, Collection
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -84,7 +85,7 @@ async def _load_and_wait(source: AnySource, settings: Settings, args: argparse.N
     if accounts and args.wait:
         ended = await wait_for(settings, name, accounts)
     elif accounts:
-        print_line(f"{name}: left to the service; caspen-sync backfill status {name}")
+        print_line(f"{name}: left to the service; caspen-sync backfill status {shlex.quote(name)}")
     return ended or (ExitCode.PARKED if rejected else ExitCode.OK)
 
 
@@ -175,6 +176,8 @@ async def _say_accepted(
         print_line(f"{name}: there are no lines to load")
         return
     known = f" ({found.known:,} of them are loaded already)" if found.known else ""
+    if found.known and not found.new:
+        known = ", all of which are loaded already"
     what = f"{counted(examined.valid, 'line')}{known}, {counted(all_of_it.appointments, 'appointment')}"
     expected = await estimate(connections, all_of_it.requests, settings.accounts)
     when = f", {counted(expected.requests, 'request')}: {estimated.when(expected)}" if expected.requests else ""
@@ -215,7 +218,7 @@ def _say_loaded(name: str, loaded: Loaded) -> None:
     if loaded.left_out:
         print_line(
             f"{name}: newer changes have set some of it: {counted(loaded.left_out, 'line')} without some fields, of "
-            f"which {loaded.outdated:,} with nothing to send; caspen-sync backfill status {name} --left-out"
+            f"which {loaded.outdated:,} with nothing to send; caspen-sync backfill status {shlex.quote(name)} --left-out"
         )
 
 
