@@ -6,7 +6,8 @@
 -- Claims and the queue's taking in are kept out by the row of the queue, which is made where there is none yet. Its token
 -- changes, so that a claim that read the outbox before leaves the row, see claim.sql. Where nothing else is pending the row
 -- is idle afterwards, unless it knows by now of something that this statement cannot have seen: a newer change, or an
--- older one that was brought back.
+-- older one that was brought back. One that rests or backs off keeps its time: the API may still be working on a request
+-- of which nothing was heard, and whatever comes next must not overtake it.
 -- Joins name the account by the other side's column: with the argument in its place, a planner that knows an empty table
 -- would read all of the account.
 WITH walked AS MATERIALIZED (
@@ -23,19 +24,32 @@ WITH walked AS MATERIALIZED (
                  AND o.id <> ALL (ARRAY(SELECT id FROM walked WHERE ours))
            ) AS alone
     FROM (SELECT DISTINCT appointment_id FROM walked WHERE ours) AS w
+), news AS MATERIALIZED (
+    -- Arrivals before the queue, as in take_in: two statements that wait for each other would be a deadlock. What that is
+    -- just taking in it may take in.
+    SELECT x.account, x.lane, x.change_id
+    FROM walked w
+    CROSS JOIN LATERAL (
+        SELECT x.account, x.lane, x.change_id FROM caspen_sync.arrival x
+        WHERE x.account = w.account AND x.lane = 'backfill' AND x.change_id = w.id
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) AS x
+    WHERE w.ours
 ), free AS (
     INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, newest_id, again)
     SELECT $1, w.appointment_id, 'backfill', CASE WHEN w.alone THEN 'infinity' ELSE clock_timestamp() END,
            coalesce(seen.newest_id, 0), coalesce(seen.again, 0)
     FROM wanted w
+    CROSS JOIN (SELECT count(*) AS locked FROM news) AS first
     LEFT JOIN caspen_sync.queue seen ON seen.account = $1 AND seen.appointment_id = w.appointment_id
+    WHERE first.locked >= 0
     ORDER BY w.appointment_id
     ON CONFLICT (account, appointment_id) DO UPDATE SET
         token = gen_random_uuid(),
         leased_until = NULL,
-        failures = 0,
-        part_size = NULL,
         due_at = CASE WHEN excluded.due_at = 'infinity' AND q.newest_id = excluded.newest_id AND q.again = excluded.again
+                       AND q.due_at <= clock_timestamp()
                       THEN excluded.due_at ELSE q.due_at END
         WHERE q.leased_until IS NULL OR q.leased_until <= clock_timestamp()
     RETURNING q.appointment_id
@@ -44,11 +58,11 @@ WITH walked AS MATERIALIZED (
     SET state = 'discarded', last_error = 'cancelled with its backfill', finished_at = clock_timestamp()
     FROM walked w
     WHERE w.ours AND w.appointment_id = ANY (ARRAY(SELECT appointment_id FROM free)) AND o.account = w.account AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
-    RETURNING o.account, o.lane, o.id
+    RETURNING o.id
 ), no_news AS (
     DELETE FROM caspen_sync.arrival x
-    USING discarded d
-    WHERE x.account = d.account AND x.lane = d.lane AND x.change_id = d.id
+    USING (SELECT n.account, n.lane, n.change_id FROM news n JOIN discarded d ON d.id = n.change_id) AS n
+    WHERE x.account = n.account AND x.lane = n.lane AND x.change_id = n.change_id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

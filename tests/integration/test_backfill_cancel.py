@@ -56,15 +56,29 @@ async def test_what_is_on_the_wire_is_waited_for(database: Database) -> None:
     assert not await claim(store, 10)
 
 
-async def test_what_backs_off_is_discarded(database: Database) -> None:
-    """Nobody waits for its time; and what comes next begins anew."""
+async def test_what_rests_keeps_its_time(database: Database) -> None:
+    """It is discarded; but the API may still be working on its request, and a live change must not overtake that."""
     store = await registered(database)
     await loaded(database, LINES[:1])
     await settle(store, settlement(await the_claim(store), due_in_s=3600))
     assert (await cancelled(database)).discarded == 1
     await database.write("app_0", {"note": "live"})
-    next_one = await the_claim(store)
-    assert (next_one.failures, len(next_one.changes)) == (0, 1)
+    await store.take_in(["default"])
+    assert not await claim(store, 10)
+    await database.pool.execute("UPDATE caspen_sync.queue SET due_at = now()")
+    (claimed,) = await claim(store, 10)
+    assert [change.changes for change in claimed.changes] == [{"note": "live"}]
+
+
+async def test_what_is_just_being_taken_in_holds_up_nothing(database: Database) -> None:
+    """take_in locks arrivals first and the queue then; waiting for an arrival here, with a row of the queue in hand,
+    would be a deadlock."""
+    await registered(database)
+    await loaded(database, LINES[:3])
+    async with database.pool.acquire() as taking, taking.transaction():
+        await taking.execute("SELECT FROM caspen_sync.arrival ORDER BY change_id LIMIT 1 FOR UPDATE")
+        assert (await cancelled(database)).discarded == 3
+        await taking.execute("SELECT FROM caspen_sync.queue FOR UPDATE")
 
 
 async def test_other_changes_stay(database: Database) -> None:

@@ -178,6 +178,17 @@ async def test_a_name_that_is_over_is_refused(database: Database) -> None:
     assert await loaded(database, LINES, name="another") == Loaded(lines=4)
 
 
+@pytest.mark.parametrize("ended", ["cancelled", "forgotten"])
+async def test_a_name_that_is_over_by_the_time_its_first_line_comes(database: Database, ended: str) -> None:
+    """Whoever began before is refused as well: a pipe may say nothing for long."""
+    slow = await begun(database)
+    await loaded(database, LINES)
+    await database.pool.execute(f"UPDATE caspen_sync.backfill SET {ended}_at = now()")
+    with pytest.raises(BackfillRefused):
+        await slow.stage(rows([("app_late", {"note": "late"})]))
+    assert len(await outbox(database)) == 4
+
+
 async def test_loading_wakes_the_workers_and_does_not_flood_them(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,8 @@ class Staging:
         return sorted(self._accounts)
 
     async def stage(self, rows: Sequence[Row]) -> None:
-        """Copies lines behind those that it has. Raises BackfillTakenOver when another process has."""
+        """Copies lines behind those that it has. Raises BackfillTakenOver when another process has, and BackfillRefused
+        as `begin` does."""
         for account in sorted({row.account for row in rows} - self._accounts.keys()):
             await self._open(account)
         if not rows:
@@ -125,7 +126,9 @@ class Staging:
 
     async def _open(self, account: str) -> None:
         with understood():
-            nth = await self._pool.fetchval(query("backfill_open"), account, self.name, self.token, self._who)
+            row = await self._pool.fetchrow(query("backfill_open"), account, self.name, self.token, self._who)
+        _refuse(self.name, row)
+        nth = row["accepted_nth"]
         await drop_lines(self._pool, account, self.name, self.token, behind=nth)
         self._accounts[account] = _Account(accepted_nth=nth, staged_nth=nth)
 
