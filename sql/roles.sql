@@ -35,7 +35,8 @@ GRANT SELECT (id, account, appointment_id, lane, source, created_at, as_of, stat
     ON caspen_sync.outbox TO caspen_sync_reader;
 GRANT SELECT (account, appointment_id, synced_at, last_change_id) ON caspen_sync.appointment TO caspen_sync_reader;
 GRANT SELECT ON caspen_sync.arrival, caspen_sync.attempt, caspen_sync.queue, caspen_sync.account, caspen_sync.rate_slot,
-    caspen_sync.worker, caspen_sync.run_up, caspen_sync.backfill, caspen_sync.backfill_left_out, caspen_sync.migration
+    caspen_sync.worker, caspen_sync.run_up, caspen_sync.backfill, caspen_sync.backfill_left_out,
+    caspen_sync.pruned, caspen_sync.migration
     TO caspen_sync_reader;
 GRANT SELECT (id, account, change_id, action, at, who, reason, left_out)
     ON caspen_sync.intervention TO caspen_sync_reader;

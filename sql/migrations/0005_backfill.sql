@@ -56,9 +56,18 @@ CREATE TABLE caspen_sync.backfill_left_out (
     PRIMARY KEY (account, name, nth)
 );
 
+-- How far the retention has gone: whatever it has deleted of an account's changes was written before this. Of what the
+-- versions before have deleted, nothing better is known than that.
+CREATE TABLE caspen_sync.pruned (
+    account text        COLLATE "C" NOT NULL PRIMARY KEY,
+    until   timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+INSERT INTO caspen_sync.pruned (account, until) SELECT account, clock_timestamp() FROM caspen_sync.account;
+
 -- The fields of an appointment that changes newer than `than` have set, with the change that did so last: what was synced,
--- and what is pending. Of a synced change that was deleted since, the age is no longer known; it is taken for newer, since
--- old data over newer is the worse mistake.
+-- and what is pending. A synced change that was deleted since is older than the retention was when it was deleted; where that
+-- does not tell, it is taken for newer, since old data over newer is the worse mistake.
 CREATE FUNCTION caspen_sync.newer_fields(of_account text, of_appointment text, than timestamptz)
 RETURNS TABLE (field text, change_id bigint)
 LANGUAGE sql STABLE AS $$
@@ -68,8 +77,9 @@ LANGUAGE sql STABLE AS $$
         FROM caspen_sync.appointment a
         CROSS JOIN LATERAL jsonb_each_text(a.set_by) AS s
         LEFT JOIN caspen_sync.outbox o ON o.account = of_account AND o.id = s.value::bigint
+        LEFT JOIN caspen_sync.pruned p ON p.account = of_account
         WHERE a.account = of_account AND a.appointment_id = of_appointment AND a.synced_at > than
-          AND (o.id IS NULL OR coalesce(o.as_of, o.created_at) > than)
+          AND coalesce(o.as_of, o.created_at, p.until, 'infinity') > than
         UNION ALL
         SELECT k.field, o.id
         FROM caspen_sync.outbox o
@@ -85,11 +95,11 @@ DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'caspen_sync_worker') THEN
         GRANT SELECT, INSERT, UPDATE, DELETE ON caspen_sync.backfill, caspen_sync.backfill_line,
-            caspen_sync.backfill_left_out TO caspen_sync_worker;
+            caspen_sync.backfill_left_out, caspen_sync.pruned TO caspen_sync_worker;
     END IF;
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'caspen_sync_reader') THEN
         GRANT SELECT (as_of) ON caspen_sync.outbox TO caspen_sync_reader;
-        GRANT SELECT ON caspen_sync.backfill, caspen_sync.backfill_left_out TO caspen_sync_reader;
+        GRANT SELECT ON caspen_sync.backfill, caspen_sync.backfill_left_out, caspen_sync.pruned TO caspen_sync_reader;
     END IF;
 END
 $$;

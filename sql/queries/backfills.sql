@@ -8,7 +8,7 @@ WITH asked AS MATERIALIZED (
     FROM caspen_sync.backfill b
     WHERE $1::text IS NULL OR b.name = $1
 ), accounts AS (
-    SELECT DISTINCT account FROM asked WHERE forgotten_at IS NULL
+    SELECT DISTINCT account FROM asked
 ), pending AS MATERIALIZED (
     SELECT a.account, o.source, count(*) AS changes
     FROM accounts a

@@ -11,6 +11,10 @@ WHERE b.account = $1
       SELECT FROM caspen_sync.outbox o
       WHERE o.account = b.account AND o.state = 'pending' AND o.lane = 'backfill' AND o.source = b.name
   )
+  AND NOT EXISTS (
+      SELECT FROM caspen_sync.outbox o
+      WHERE o.account = b.account AND o.state = 'parked' AND o.lane = 'backfill' AND o.source = b.name
+  )
   AND (b.forgotten_at IS NULL
        OR EXISTS (SELECT FROM caspen_sync.backfill_line l WHERE l.account = b.account AND l.name = b.name)
        OR EXISTS (SELECT FROM caspen_sync.backfill_left_out l WHERE l.account = b.account AND l.name = b.name))

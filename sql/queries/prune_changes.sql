@@ -4,7 +4,8 @@
 -- Out: one row: how many were deleted, the id to go on after (null: the walk is over).
 --
 -- Ids have the order of time, so the walk ends with the first step of which all was written within the retention. What is pending
--- or parked is never deleted. Rows that somebody else holds are left for the next time.
+-- or parked is never deleted. Rows that somebody else holds are left for the next time. What is deleted is told of by the
+-- table pruned, for whoever has to know how old a change was that is not there any more.
 WITH looked AS MATERIALIZED (
     SELECT o.account, o.id, o.state, o.finished_at, o.created_at
     FROM caspen_sync.outbox o
@@ -12,7 +13,7 @@ WITH looked AS MATERIALIZED (
     ORDER BY o.id
     LIMIT $4
 ), old AS MATERIALIZED (
-    SELECT o.account, o.id
+    SELECT o.account, o.id, CASE WHEN isfinite(l.created_at) THEN least(l.created_at, l.finished_at) ELSE l.finished_at END AS written_at
     FROM looked l
     CROSS JOIN LATERAL (
         SELECT o.account, o.id FROM caspen_sync.outbox o
@@ -27,6 +28,10 @@ WITH looked AS MATERIALIZED (
     USING old
     WHERE o.account = old.account AND o.id = old.id
       AND o.account = $1 AND o.id > $2 AND o.id <= (SELECT max(id) FROM old)
+), told AS (
+    INSERT INTO caspen_sync.pruned AS p (account, until)
+    SELECT account, max(written_at) FROM old GROUP BY account
+    ON CONFLICT (account) DO UPDATE SET until = excluded.until WHERE p.until < excluded.until
 ), words AS (
     DELETE FROM caspen_sync.rejection r
     USING old

@@ -16,6 +16,7 @@ from tests.support.loading import NAME, accepted, loaded, moved, outbox
 from tests.support.waiting import eventually
 from worker.backfill.loading import Loaded
 from worker.backfill.registry import LeftOut, backfills, left_out
+from worker.retention import prune
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 
@@ -112,13 +113,26 @@ async def test_a_backfill_is_as_old_as_its_data(database: Database) -> None:
 
 
 async def test_a_change_of_unknown_age_is_newer(database: Database) -> None:
-    """It was synced since, and deleted by the retention: old data over newer would be the worse mistake."""
-    change = await synced(database, "app_a", {"note": "some time"})
-    await aged(database, change, 2)
+    """It was synced since, and somebody has deleted it: old data over newer would be the worse mistake."""
+    await synced(database, "app_a", {"note": "some time"})
     await database.pool.execute("DELETE FROM caspen_sync.outbox")
     assert (await loaded(database, [("app_a", {"note": "old"})], as_of=YESTERDAY)).outdated == 1
     await database.pool.execute("UPDATE caspen_sync.appointment SET synced_at = now() - interval '3 days'")
     assert (await loaded(database, [("app_a", {"note": "old"})], as_of=YESTERDAY, name="b")).outdated == 0
+
+
+async def test_what_the_retention_has_deleted_is_as_old_as_that(database: Database) -> None:
+    """Of a field that was set long ago, by a change that is not there any more, the file of yesterday is news, although
+    another field was set today; the file of last year is not."""
+    old = await synced(database, "app_a", {"note": "long ago"})
+    await aged(database, old, 40)
+    await database.pool.execute("UPDATE caspen_sync.outbox SET finished_at = now() - interval '40 days'")
+    await prune(database.workers, retention_days=30)
+    await synced(database, "app_a", {"room_id": 1})
+    assert await database.value("SELECT count(*) FROM caspen_sync.outbox") == 1
+    assert (await loaded(database, [("app_a", {"note": "news"})], as_of=YESTERDAY)).left_out == 0
+    last_year = YESTERDAY - timedelta(days=365)
+    assert (await loaded(database, [("app_a", {"note": "old"})], as_of=last_year, name="b")).outdated == 1
 
 
 async def test_parked_and_discarded_changes_are_not_newer(database: Database) -> None:

@@ -157,6 +157,8 @@ async def test_whoever_loads_it_is_stopped(database: Database) -> None:
         await moved(database, staging)
     assert not await outbox(database)
     assert await database.value("SELECT count(*) FROM caspen_sync.backfill_line") == 0
+    (entry,) = await backfills(database.pool)
+    assert (entry.lines, entry.discarded, entry.given_up, entry.synced) == (20, 0, 20, 0)
 
 
 async def test_twice(database: Database) -> None:

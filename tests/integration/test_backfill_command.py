@@ -168,7 +168,7 @@ async def test_an_end_is_asked_for_while_it_is_read(database: Database, tmp_path
     code = await asyncio.wait_for(process.wait(), 20)
     _, said = await process.communicate()
     assert code == 75
-    assert b"year: interrupted while it was read; nothing of that is loaded; run the same command again" in said
+    assert b"year: interrupted before anything of it was loaded; run the same command again to go on" in said
     assert await database.states() == {}
     assert await database.value("SELECT count(*) FROM caspen_sync.backfill_line") == 0
     del tmp_path

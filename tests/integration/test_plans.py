@@ -71,6 +71,7 @@ TABLES = {
     "backfill",
     "backfill_line",
     "backfill_left_out",
+    "pruned",
 }
 
 

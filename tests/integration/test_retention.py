@@ -252,13 +252,14 @@ async def test_the_lines_of_a_backfill_that_is_done_go(database: Database, monke
         await begun(database)
 
 
-@pytest.mark.parametrize("unfinished", ["pending", "unloaded", "being read"])
+@pytest.mark.parametrize("unfinished", ["pending", "parked", "unloaded", "being read"])
 async def test_the_lines_of_a_backfill_that_is_not_done_stay(database: Database, unfinished: str) -> None:
     """However old it is; and whoever reads it at last is not robbed of what it has read."""
     await registered(database)
     staging, _ = await accepted(database, [("app_a", {"note": "n"})])
-    if unfinished == "pending":
+    if unfinished in ("pending", "parked"):
         await moved(database, staging)
+        await database.pool.execute("UPDATE caspen_sync.outbox SET state = $1", unfinished)
     if unfinished == "being read":
         await moved(database, staging)
         await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'synced', finished_at = now()")

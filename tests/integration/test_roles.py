@@ -55,10 +55,11 @@ TABLES = (
     "backfill",
     "backfill_line",
     "backfill_left_out",
+    "pruned",
 )
 
 
-LISTS = ("backfill", "backfill_left_out")
+LISTS = ("backfill", "backfill_left_out", "pruned")
 
 
 async def refused(conn: asyncpg.Connection, *statements: str) -> None:

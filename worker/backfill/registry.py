@@ -52,6 +52,11 @@ class Backfill:
         return max(0, self.loaded - self.outdated - self.discarded - self.pending - self.parked)
 
     @property
+    def given_up(self) -> int:
+        """Changes that a person discarded, and lines that were not loaded when it was cancelled."""
+        return self.discarded + (self.lines - self.loaded if self.cancelled_at else 0)
+
+    @property
     def state(self) -> State:
         """loading: not all of it is in the outbox; working: something is pending."""
         if self.cancelled_at:

@@ -28,7 +28,7 @@ from worker.cli import estimated
 from worker.cli.bar import Stage, shown
 from worker.cli.dryreport import problem_lines
 from worker.cli.dryrun import DUPLICATES_NAMED, dry_run, most_folded
-from worker.cli.interrupts import Interrupted, interrupts
+from worker.cli.interrupts import Interrupted, Interrupts, interrupts
 from worker.cli.messages import complain
 from worker.cli.output import print_line
 from worker.cli.reading import reading_line
@@ -97,28 +97,39 @@ async def _load(
     source: AnySource, settings: Settings, args: argparse.Namespace, name: str
 ) -> tuple[int, Collection[str]]:
     """How many lines were rejected, and the accounts that the backfill has."""
-    async with pool(settings.database, max_size=POOL_SIZE) as connections:
-        await require_current_schema(connections)
-        staging = await Staging.begin(
-            connections, name=name, accounts=sorted(settings.accounts), who=whoami(), as_of=args.as_of
-        )
-        accepted = False
-        rejects = Rejects(source, name=name, path=args.rejects)
-        try:
-            examined, all_of_it = await _read(source, settings, args, staging, rejects, connections)
-            if examined.rejected:
-                _say_rejected(name, examined, rejects, skipped=args.skip_invalid)
-            found = await staging.accept()
-            accepted = True
-        finally:
-            rejects.drop()
-            if not accepted:
-                with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
-                    await staging.abandon()
-        await _say_accepted(name, examined, all_of_it, found, settings, connections)
-        loaded = await _move(connections, staging, found)
-        _say_loaded(name, loaded)
-        return examined.rejected, staging.accounts
+    with interrupts() as interrupted:
+        async with pool(settings.database, max_size=POOL_SIZE) as connections:
+            staging, examined, found = await interrupted.ends(
+                _take_in(source, settings, args, name, connections),
+                f"{name}: interrupted before anything of it was loaded",
+            )
+            _say_loaded(name, await _move(connections, staging, found, interrupted))
+            return examined.rejected, staging.accounts
+
+
+async def _take_in(
+    source: AnySource, settings: Settings, args: argparse.Namespace, name: str, connections: asyncpg.Pool
+) -> tuple[Staging, Examined, Accepted]:
+    """Reads all lines and accepts them, or leaves nothing behind."""
+    await require_current_schema(connections)
+    staging = await Staging.begin(
+        connections, name=name, accounts=sorted(settings.accounts), who=whoami(), as_of=args.as_of
+    )
+    accepted = False
+    rejects = Rejects(source, name=name, path=args.rejects)
+    try:
+        examined, all_of_it = await _read(source, settings, args, staging, rejects, connections)
+        if examined.rejected:
+            _say_rejected(name, examined, rejects, skipped=args.skip_invalid)
+        found = await staging.accept()
+        accepted = True
+    finally:
+        rejects.drop()
+        if not accepted:
+            with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
+                await staging.abandon()
+    await _say_accepted(name, examined, all_of_it, found, settings, connections)
+    return staging, examined, found
 
 
 async def _read(
@@ -140,17 +151,11 @@ async def _read(
         if all_valid or args.skip_invalid:
             await staging.stage(batch.rows)
 
-    async def reading() -> tuple[Examined, Counted]:
-        with Census(most_folded=most_folded(settings)) as census, reading_line() as show:
-            async for lines in known_lines(connections, staging.name, staging.accounts):
-                census.know(lines)
-            examined = await examine(source, census, on_batch=on_batch, problems=args.problems, show=show)
-            return examined, await census.counted(duplicates=DUPLICATES_NAMED)
-
-    with interrupts() as interrupted:
-        return await interrupted.ends(
-            reading(), f"{staging.name}: interrupted while it was read; nothing of that is loaded"
-        )
+    with Census(most_folded=most_folded(settings)) as census, reading_line() as show:
+        async for lines in known_lines(connections, staging.name, staging.accounts):
+            census.know(lines)
+        examined = await examine(source, census, on_batch=on_batch, problems=args.problems, show=show)
+        return examined, await census.counted(duplicates=DUPLICATES_NAMED)
 
 
 def _say_rejected(name: str, examined: Examined, rejects: Rejects, *, skipped: bool) -> None:
@@ -184,9 +189,9 @@ async def _say_accepted(
     print_line(f"{name}: {what}{when}")
 
 
-async def _move(connections: asyncpg.Pool, staging: Staging, found: Accepted) -> Loaded:
+async def _move(connections: asyncpg.Pool, staging: Staging, found: Accepted, interrupted: Interrupts) -> Loaded:
     loader = Loader(connections, name=staging.name, token=staging.token, accounts=staging.accounts)
-    with interrupts() as interrupted, shown() as show:
+    with shown() as show:
 
         def look_on(loaded: Loaded) -> None:
             if found.unloaded:
@@ -218,7 +223,8 @@ def _say_loaded(name: str, loaded: Loaded) -> None:
     if loaded.left_out:
         print_line(
             f"{name}: newer changes have set some of it: {counted(loaded.left_out, 'line')} without some fields, of "
-            f"which {loaded.outdated:,} with nothing to send; caspen-sync backfill status {shlex.quote(name)} --left-out"
+            f"which {loaded.outdated:,} with nothing to send; "
+            f"caspen-sync backfill status {shlex.quote(name)} --left-out"
         )
 
 

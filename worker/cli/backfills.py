@@ -148,7 +148,8 @@ async def _cancel(connections: asyncpg.Pool, args: argparse.Namespace, _: Settin
         done = await cancel(
             connections, args.name, who=whoami(), look_on=lambda far: show(_stage(args.name, far, pending))
         )
-    print_line(f"{counted(done.discarded, 'change')} of {args.name} discarded; it is cancelled")
+    and_lines = f", {counted(unread, 'line')} not loaded" if unread else ""
+    print_line(f"{counted(done.discarded, 'change')} of {args.name} discarded{and_lines}; it is cancelled")
 
 
 def _stage(name: str, far: Cancelled, pending: int) -> Stage:
@@ -193,10 +194,10 @@ def _row(one: Backfill) -> tuple[object, ...]:
         one.synced,
         one.pending,
         one.parked,
-        one.discarded,
+        one.given_up,
         one.left_out,
     )
 
 
 def _as_json(one: Backfill) -> dict[str, Any]:
-    return asdict(one) | {"synced": one.synced, "state": one.state}
+    return asdict(one) | {"synced": one.synced, "given_up": one.given_up, "state": one.state}

@@ -23,7 +23,10 @@ def sentence(found: Sequence[Backfill], *, when: str | None = None) -> str:
     each of its accounts, one at least. `when`: what is known of when it is done."""
     name = found[0].name
     cancelled = next((one for one in found if one.cancelled_at), None)
-    synced, loaded = sum(one.synced for one in found), sum(one.loaded for one in found)
+    synced, loaded = (
+        sum(one.synced for one in found),
+        sum(one.lines if one.cancelled_at else one.loaded for one in found),
+    )
     parts = [f"{synced:,} of {counted(loaded, 'change')} of {name} {'is' if loaded == 1 else 'are'} synced"]
     parts[0] += "".join(_besides(found))
     if cancelled and cancelled.cancelled_at:
@@ -42,7 +45,7 @@ def _besides(found: Sequence[Backfill]) -> Iterator[str]:
         yield f", {parked:,} parked"
     if outdated := sum(one.outdated for one in found):
         yield f", {outdated:,} had nothing to send (newer changes had set all of it)"
-    if discarded := sum(one.discarded for one in found):
+    if discarded := sum(one.given_up for one in found):
         yield f", {discarded:,} discarded"
 
 

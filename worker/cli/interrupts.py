@@ -37,10 +37,13 @@ class Interrupts:
                 return working.result()
             raise Interrupted(f"{message}; run the same command again to go on")
         finally:
-            asked.cancel()
             working.cancel()
-            with contextlib.suppress(BaseException):
-                await working
+            working.add_done_callback(lambda done: done.cancelled() or done.exception())
+            # What it tidies up is waited for, until somebody asks once more.
+            again = asyncio.ensure_future(self._again.wait())
+            await asyncio.wait((working, again), return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
+            again.cancel()
 
 
 @contextlib.contextmanager
