@@ -186,7 +186,9 @@ async def test_an_end_is_asked_for_while_it_is_loaded(database: Database, tmp_pa
         process.send_signal(signal.SIGINT)
         _, said = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 75
-    assert b"interrupted; 100 of 200 lines are loaded and will be sent; the same command again loads the rest" in said
+    assert b"interrupted; what is loaded will be sent, and the same command again loads the other 100 lines" in said
+    looked = await backfill(database, file, "--dry-run")
+    assert "of 200 lines 100 are loaded already, the other 100 would be added and take 100 requests" in looked.stdout
     ended = await backfill(database, file, "--no-wait")
     assert ended.exit_code == 0
     assert await database.value("SELECT count(DISTINCT changes) FROM caspen_sync.outbox WHERE lane = 'backfill'") == 200

@@ -45,8 +45,8 @@ async def loaded(database: Database, lines: Sequence[Row], *, accepted: int | No
     columns = "".join(f", {name}" for name in ended)
     await database.pool.execute(
         f"""
-        INSERT INTO caspen_sync.backfill (account, name, started_by, token, accepted_nth, lines{columns})
-        VALUES ('default', $1, 'me', gen_random_uuid(), $2, $2{", now()" * len(ended)})
+        INSERT INTO caspen_sync.backfill (account, name, started_by, token, accepted_nth, loaded_nth, lines{columns})
+        VALUES ('default', $1, 'me', gen_random_uuid(), $2, $2, $2{", now()" * len(ended)})
         """,
         NAME,
         len(lines) if accepted is None else accepted,

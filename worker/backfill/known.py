@@ -18,7 +18,7 @@ PAGE = 20_000
 async def known_lines(
     pool: asyncpg.Pool, name: str, accounts: Sequence[str]
 ) -> AsyncIterator[Sequence[tuple[str, str, UUID]]]:
-    """Account, appointment and digest of each accepted line of the backfill, a page at a time.
+    """Account, appointment and digest of each line of the backfill that is loaded, a page at a time.
 
     Raises UsageError for a name that is used up, and what a database does.
     """
@@ -29,10 +29,10 @@ async def known_lines(
             raise UsageError(f"backfill {name}: {ended}; to load it all the same, give it another --name")
     for row in found:
         nth = 0
-        while nth < row["accepted_nth"]:
+        while nth < row["loaded_nth"]:
             with understood():
                 page = await pool.fetch(
-                    query("backfill_known_lines"), row["account"], name, nth, row["accepted_nth"], PAGE
+                    query("backfill_known_lines"), row["account"], name, nth, row["loaded_nth"], PAGE
                 )
             if not page:
                 break

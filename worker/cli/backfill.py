@@ -128,7 +128,7 @@ async def _take_in(
         if not accepted:
             with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
                 await staging.abandon()
-    await _say_accepted(name, examined, all_of_it, found, settings, connections)
+    await _say_accepted(name, examined, all_of_it, settings, connections)
     return staging, examined, found
 
 
@@ -173,15 +173,14 @@ async def _say_accepted(
     name: str,
     examined: Examined,
     all_of_it: Counted,
-    found: Accepted,
     settings: Settings,
     connections: asyncpg.Pool,
 ) -> None:
     if not examined.valid:
         print_line(f"{name}: there are no lines to load")
         return
-    known = f" ({found.known:,} of them are loaded already)" if found.known else ""
-    if found.known and not found.new:
+    known = f" ({all_of_it.known:,} of them are loaded already)" if all_of_it.known else ""
+    if all_of_it.known == examined.valid:
         known = ", all of which are loaded already"
     what = f"{counted(examined.valid, 'line')}{known}, {counted(all_of_it.appointments, 'appointment')}"
     expected = await estimate(connections, all_of_it.requests, settings.accounts)
@@ -204,8 +203,8 @@ async def _move(connections: asyncpg.Pool, staging: Staging, found: Accepted, in
         )
     if loaded.lines < found.unloaded and interrupted.stopping.is_set():
         raise Interrupted(
-            f"{staging.name}: interrupted; {loaded.lines:,} of {counted(found.unloaded, 'line')} are loaded and "
-            "will be sent; the same command again loads the rest"
+            f"{staging.name}: interrupted; what is loaded will be sent, and the same command again loads the other "
+            f"{counted(found.unloaded - loaded.lines, 'line')}"
         )
     return loaded
 
