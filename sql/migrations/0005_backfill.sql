@@ -21,6 +21,7 @@ CREATE TABLE caspen_sync.backfill (
     outdated       bigint      NOT NULL DEFAULT 0,   -- of those, with nothing to send: newer changes had set all of it
     left_out       bigint      NOT NULL DEFAULT 0,   -- lines without some of their fields, or all, for that reason
     discarded      bigint      NOT NULL DEFAULT 0,   -- changes that a person gave up
+    last_id        bigint,                           -- the newest outbox id of its changes
     loaded_at      timestamptz,                      -- when the last of the accepted lines was in the outbox
     cancelled_at   timestamptz,
     cancelled_by   text,

@@ -6,7 +6,7 @@
 -- Claims and the queue's taking in are kept out by the row of the queue, which is made where there is none yet. Its token
 -- changes, so that a claim that read the outbox before leaves the row, see claim.sql. Where nothing else is pending the row
 -- is idle afterwards, unless it knows by now of something that this statement cannot have seen: a newer change, or an
--- older one that was brought back. One that rests or backs off keeps its time: the API may still be working on a request
+-- older one that was brought back, even if a claim has dealt with it since: the token would be another one. One that rests or backs off keeps its time: the API may still be working on a request
 -- of which nothing was heard, and whatever comes next must not overtake it.
 -- Joins name the account by the other side's column: with the argument in its place, a planner that knows an empty table
 -- would read all of the account.
@@ -37,9 +37,9 @@ WITH walked AS MATERIALIZED (
     ) AS x
     WHERE w.ours
 ), free AS (
-    INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, newest_id, again)
+    INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, newest_id, again, token)
     SELECT $1, w.appointment_id, 'backfill', CASE WHEN w.alone THEN 'infinity' ELSE clock_timestamp() END,
-           coalesce(seen.newest_id, 0), coalesce(seen.again, 0)
+           coalesce(seen.newest_id, 0), coalesce(seen.again, 0), seen.token
     FROM wanted w
     CROSS JOIN (SELECT count(*) AS locked FROM news) AS first
     LEFT JOIN caspen_sync.queue seen ON seen.account = $1 AND seen.appointment_id = w.appointment_id
@@ -49,7 +49,7 @@ WITH walked AS MATERIALIZED (
         token = gen_random_uuid(),
         leased_until = NULL,
         due_at = CASE WHEN excluded.due_at = 'infinity' AND q.newest_id = excluded.newest_id AND q.again = excluded.again
-                       AND q.due_at <= clock_timestamp()
+                       AND q.token IS NOT DISTINCT FROM excluded.token AND q.due_at <= clock_timestamp()
                       THEN excluded.due_at ELSE q.due_at END
         WHERE q.leased_until IS NULL OR q.leased_until <= clock_timestamp()
     RETURNING q.appointment_id

@@ -4,11 +4,11 @@
 --      more (null: it may be).
 SELECT b.account, b.loaded_nth,
        CASE WHEN b.cancelled_at IS NOT NULL THEN 'was cancelled'
-            WHEN b.forgotten_at IS NOT NULL THEN 'is older than the retention, so it is not known any more what it loaded'
+            WHEN b.forgotten_at IS NOT NULL AND b.accepted_nth > 0 THEN 'is older than the retention, so it is not known any more what it loaded'
        END AS ended
 FROM unnest($1::text[]) AS asked (account)
 CROSS JOIN LATERAL (
-    SELECT b.account, b.loaded_nth, b.cancelled_at, b.forgotten_at FROM caspen_sync.backfill b
+    SELECT b.account, b.accepted_nth, b.loaded_nth, b.cancelled_at, b.forgotten_at FROM caspen_sync.backfill b
     WHERE b.account = asked.account AND b.name = $2
     LIMIT 1
 ) AS b

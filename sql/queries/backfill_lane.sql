@@ -3,13 +3,12 @@
 --      nothing is gone float8.
 -- Out: a row for each, registered or not: the limit that the API told; how many slots are free, how many held back, and in
 --      how many seconds each that is not held back is free, soonest first (null: more than a thousand of them); requests
---      that go before or beside: live ones that are due, those of the backfill lane, and changes that have arrived (each
---      may be a request); the pause, if there is one (for how many more seconds; null: until a person says so); how many
+--      that go before or beside: live ones that are due, and those of the backfill lane, with what has arrived; the pause, if there is one (for how many more seconds; null: until a person says so); how many
 --      workers are alive for it; and how long answers took (s; null: none).
--- Counts what is in the queue: some hundred milliseconds for a million.
+-- Counts what is in the queue: some hundred milliseconds for a million; what the queue has not taken in takes longer.
 SELECT asked.account, a.account IS NOT NULL AS registered, a.told_limit,
        slots.free, slots.held_back, slots.free_in_s,
-       due.live AS live_due, due.backfill AS backfill_due, arrived.changes AS arrived,
+       due.live + arrived.live AS live_due, due.backfill + arrived.backfill AS backfill_due,
        pause.kind AS pause_kind, pause.reason AS pause_reason, pause.for_s AS paused_for_s,
        alive.workers, answers.mean_s AS answer_s
 FROM unnest($1::text[]) AS asked (account)
@@ -29,8 +28,18 @@ CROSS JOIN LATERAL (
     WHERE q.account = asked.account AND q.lane IN ('live', 'backfill') AND q.due_at < 'infinity'
 ) AS due
 CROSS JOIN LATERAL (
-    SELECT count(*)::int AS changes FROM caspen_sync.arrival x
-    WHERE x.account = asked.account AND x.lane IN ('live', 'backfill')
+    -- What the queue has not taken in is a request for each appointment, unless that is in the queue already.
+    SELECT count(*) FILTER (WHERE n.lane = 'live')::int AS live,
+           count(*) FILTER (WHERE n.lane = 'backfill' AND q.found IS NULL)::int AS backfill
+    FROM (
+        SELECT DISTINCT x.lane, x.appointment_id FROM caspen_sync.arrival x
+        WHERE x.account = asked.account AND x.lane IN ('live', 'backfill')
+    ) AS n
+    LEFT JOIN LATERAL (
+        SELECT true AS found FROM caspen_sync.queue q
+        WHERE q.account = asked.account AND q.appointment_id = n.appointment_id AND q.due_at < 'infinity'
+        LIMIT 1
+    ) AS q ON true
 ) AS arrived
 CROSS JOIN LATERAL (
     SELECT count(*)::int AS workers FROM caspen_sync.worker w

@@ -30,6 +30,7 @@ WITH mine AS MATERIALIZED (
     UPDATE caspen_sync.backfill b
     SET loaded_nth = coalesce(n.last, m.accepted_nth),
         loaded = b.loaded + n.lines,
+        last_id = coalesce((SELECT max(id) FROM loaded), b.last_id),
         loaded_at = CASE WHEN n.lines < $4 THEN clock_timestamp() END
     FROM mine m
     CROSS JOIN (SELECT max(nth) AS last, count(*) AS lines FROM next) AS n

@@ -7,13 +7,13 @@
 --
 -- The count of attempts begins anew. An appointment that is leased, resting or backing off keeps its time.
 WITH parked AS MATERIALIZED (
-    SELECT o.account, o.appointment_id, o.id, o.lane, o.changes AS former, coalesce($5::jsonb, o.changes) AS changes
+    SELECT o.account, o.appointment_id, o.id, o.lane, o.source, o.changes AS former, coalesce($5::jsonb, o.changes) AS changes
     FROM caspen_sync.outbox o
     WHERE o.account = $1 AND o.id = ANY ($2::bigint[]) AND o.state = 'parked'
     ORDER BY o.id
     FOR UPDATE OF o
 ), judged AS MATERIALIZED (
-    SELECT p.account, p.appointment_id, p.id, p.lane, p.former, p.changes, named.left_out,
+    SELECT p.account, p.appointment_id, p.id, p.lane, p.source, p.former, p.changes, named.left_out,
            cardinality(named.left_out) = named.fields AS nothing_left
     FROM parked p
     LEFT JOIN caspen_sync.appointment s USING (account, appointment_id)
@@ -46,6 +46,11 @@ WITH parked AS MATERIALIZED (
     DELETE FROM caspen_sync.run_up u
     USING judged j
     WHERE u.account = j.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = j.appointment_id
+), counted AS (
+    UPDATE caspen_sync.backfill b
+    SET discarded = b.discarded + n.changes
+    FROM (SELECT source, count(*) AS changes FROM judged WHERE lane = 'backfill' AND nothing_left GROUP BY source) AS n
+    WHERE b.account = $1 AND b.name = n.source
 ), written_down AS (
     INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason, left_out, former_changes)
     SELECT account, id, CASE WHEN $5::jsonb IS NULL THEN 'retry' ELSE 'edit' END, $3, $4, left_out,

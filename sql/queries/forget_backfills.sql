@@ -1,5 +1,5 @@
--- Which backfills of an account are done, or given up, for longer than the retention: from now on their lines are no longer
--- known. Whoever should be reading one at last is stopped by the new token.
+-- Which backfills of an account are done, or given up, for longer than the retention, going by when they were loaded and by
+-- when their last change was finished: from now on their lines are no longer known. Whoever should be reading one at last is stopped by the new token.
 -- In:  $1 account text, $2 retention float8 (s).
 -- Out: a row for each, those of earlier times included whose lines are not all deleted yet.
 UPDATE caspen_sync.backfill b
@@ -14,6 +14,10 @@ WHERE b.account = $1
   AND NOT EXISTS (
       SELECT FROM caspen_sync.outbox o
       WHERE o.account = b.account AND o.state = 'parked' AND o.lane = 'backfill' AND o.source = b.name
+  )
+  AND NOT EXISTS (
+      SELECT FROM caspen_sync.outbox o
+      WHERE o.account = b.account AND o.id = b.last_id AND o.finished_at >= clock_timestamp() - make_interval(secs => $2)
   )
   AND (b.forgotten_at IS NULL
        OR EXISTS (SELECT FROM caspen_sync.backfill_line l WHERE l.account = b.account AND l.name = b.name)

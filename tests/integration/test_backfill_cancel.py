@@ -17,7 +17,7 @@ from worker.backfill.cancelling import Cancelled, cancel
 from worker.backfill.registry import backfills
 from worker.byhand import By
 from worker.errors import BackfillTakenOver
-from worker.parked import Filter, discard, find
+from worker.parked import Filter, discard, find, retry
 
 LINES = [(f"app_{number}", {"room_id": number}) for number in range(20)]
 
@@ -133,6 +133,31 @@ async def test_a_change_that_comes_meanwhile_is_due(database: Database, news: st
     assert [change.changes for change in claimed.changes] == [{"note": news}]
 
 
+async def test_a_change_that_is_brought_back_and_tried_meanwhile_is_not_forgotten(database: Database) -> None:
+    """A claim has dealt with it, so that only the token tells that the row is another than the statement has seen."""
+    store = await registered(database)
+    await database.write("app_z", {"note": "brought back"})
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'parked', finished_at = now()")
+    await loaded(database, [("app_a", {"note": "1"}), ("app_z", {"note": "2"})])
+    await store.take_in(["default"])
+    async with database.pool.acquire() as holder, database.pool.acquire() as conn:
+        held = holder.transaction()
+        await held.start()
+        await holder.execute("SELECT FROM caspen_sync.queue WHERE appointment_id = 'app_a' FOR UPDATE")
+        cancelling_it = asyncio.create_task(cancelled(database))
+        await eventually(
+            lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            what="it to wait",
+        )
+        await retry(conn, await find(conn, Filter()), By(who="ann@desk"))
+        (tried,) = await claim(store, 10)
+        await settle(store, settlement(tried, due_in_s=0.0))
+        await held.commit()
+    await cancelling_it
+    (claimed,) = await claim(store, 10)
+    assert [change.changes for change in claimed.changes] == [{"note": "brought back"}]
+
+
 async def test_a_claim_that_has_read_before_sends_nothing_of_it(database: Database) -> None:
     """Its picture of the outbox is older than the cancelling, and the row of the queue tells, be it asleep by then or,
     for the sake of a live change, still due."""
@@ -180,3 +205,17 @@ async def test_what_a_person_discards_is_not_counted_as_synced(database: Databas
         await discard(conn, await find(conn, Filter()), By(who="bob@desk"))
     (entry,) = await backfills(database.pool)
     assert (entry.discarded, entry.synced, entry.parked, entry.state) == (2, 0, 0, "done")
+
+
+async def test_what_newer_changes_have_superseded_is_not_counted_as_synced(database: Database) -> None:
+    """parked retry, of a backfill's change of which nothing is left."""
+    store = await registered(database)
+    await loaded(database, [("app_a", {"note": "1"})])
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'parked', finished_at = now()")
+    await database.write("app_a", {"note": "newer"})
+    await settle(store, taken(await the_claim(store)))
+    async with database.pool.acquire() as conn:
+        (done,) = await retry(conn, await find(conn, Filter()), By(who="ann@desk"))
+    assert done.discarded
+    (entry,) = await backfills(database.pool)
+    assert (entry.discarded, entry.synced) == (1, 0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import signal
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,33 @@ async def test_without_the_schema(empty_database: str, tmp_path: Path) -> None:
     ended = await command("backfill", written(tmp_path / "y.jsonl"), env=environment(empty_database, NOBODY))
     assert ended.exit_code == 78
     assert "caspen-sync migrate" in ended.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_reader_that_has_gone_costs_the_words_only(database: Database, tmp_path: Path, unbuffered: str) -> None:
+    """Whoever closes stdout early gets the work done all the same, and the exit code that says how it went."""
+    file = written(tmp_path / "year.jsonl", [*LINES, ("app_3", {"room_id": NO_SUCH_ROOM})])
+    async with Sandbox(OPEN) as sandbox:
+        env = environment(database.dsn, sandbox.base_url) | {"PYTHONUNBUFFERED": unbuffered}
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "worker", "backfill", file), env=env, stdout=writer, stderr=asyncio.subprocess.PIPE
+        )
+        os.close(writer)
+        _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, await database.states()) == (65, {"synced": 3, "parked": 1})
+    canary.watch(said.decode(), where="stderr")
+
+
+async def test_a_dry_run_is_interrupted(database: Database) -> None:
+    """75, and a word."""
+    process = await start("backfill", "-", "--dry-run", env=environment(database.dsn, NOBODY), piped=True)
+    await eventually(
+        lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'caspen-sync'"),
+        what="that it has begun",
+    )
+    process.send_signal(signal.SIGINT)
+    code = await asyncio.wait_for(process.wait(), 20)
+    _, said = await process.communicate()
+    assert (code, b"stdin: interrupted; nothing was written" in said) == (75, True)

@@ -135,7 +135,7 @@ async def test_what_is_loaded_already(database: Database, capsys: pytest.Capture
 async def test_a_name_that_is_used_up(database: Database, ended: str) -> None:
     """A backfill that was cancelled, or whose lines are not known any more, takes no more lines, and it says so before
     it reads."""
-    await loaded(database, [], **{ended: datetime.now(UTC)})
+    await loaded(database, [LINES[0]], **{ended: datetime.now(UTC)})
     with pytest.raises(UsageError, match=r"backfill may\.csv: .*another --name"):
         await run(database.dsn, LINES)
 

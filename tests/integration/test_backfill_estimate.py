@@ -9,6 +9,7 @@ import pytest
 from tests.support.database import Database
 from worker.backfill.estimate import AccountEstimate, estimate, unmeasured
 from worker.config import AccountSettings
+from worker.sqlfiles import query
 from worker.store import Store
 
 SETTINGS = {"default": AccountSettings(), "north": AccountSettings(rate_limit=120)}
@@ -122,6 +123,27 @@ async def test_what_goes_first(database: Database) -> None:
     assert (await one(database, 3, queued=True)).ahead == 4
 
 
+async def test_what_is_not_taken_in_yet(database: Database) -> None:
+    """Is a request for each appointment: once, however many changes it has, and not where that is in the queue."""
+    await registered(database)
+    store = Store(database.workers, worker="w")
+    await database.write("app_0", {"note": None}, lane="backfill")
+    await store.take_in(["default"])
+    for number in (0, 1, 1, 2):
+        await database.write(f"app_{number}", {"note": None}, lane="backfill")
+    assert (await one(database)).ahead == 3
+    assert (await one(database, 3, queued=True)).ahead == 0
+
+
+async def test_an_account_that_is_paused_by_hand(database: Database) -> None:
+    """Is never done, until a person says so."""
+    await registered(database)
+    async with database.pool.acquire() as conn:
+        await conn.fetchval(query("pause_by_hand"), "default", "ann@desk", "audit")
+    found = await one(database, 5)
+    assert (found.seconds, found.pause_kind) == (None, "manual")
+
+
 async def test_held_back_slots_and_the_limit_that_was_told(database: Database) -> None:
     """Slots that somebody else uses do not count, and of two limits the lower one does."""
     await registered(database)
@@ -149,9 +171,7 @@ async def test_slots_that_cool_down(database: Database) -> None:
     assert (await one(database, 1)).seconds == pytest.approx(61.5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "until", "for_s"), [("manual", None, None), ("down", timedelta(minutes=2), 120), ("throttled", -1, None)]
-)
+@pytest.mark.parametrize(("kind", "until", "for_s"), [("down", timedelta(minutes=2), 120), ("throttled", -1, None)])
 async def test_pauses(database: Database, kind: str, until: timedelta | int | None, for_s: float | None) -> None:
     """A pause is told and not counted; a throttle that is over is none."""
     await registered(database)

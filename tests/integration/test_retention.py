@@ -13,13 +13,14 @@ import structlog
 from tests.support.canary import NOTE
 from tests.support.claims import registered
 from tests.support.database import Database
-from tests.support.loading import accepted, begun, loaded, moved, staged
+from tests.support.loading import NAME, accepted, begun, loaded, moved, staged
 from tests.support.processes import command, environment
 from tests.support.terminal import at_a_terminal
 from tests.support.waiting import eventually
 from worker import clock, retention
 from worker.errors import BackfillRefused
 from worker.retention import keep_retention, prune
+from worker.sqlfiles import query
 
 DAYS = 30.0
 
@@ -246,6 +247,8 @@ async def test_the_lines_of_a_backfill_that_is_done_go(database: Database, monke
     await database.pool.execute("UPDATE caspen_sync.backfill SET touched_at = now() - interval '2 days'")
     assert (await prune(database.workers, retention_days=1)).lines == 0, "it was loaded just now"
     await database.pool.execute("UPDATE caspen_sync.backfill SET loaded_at = now() - interval '2 days'")
+    assert (await prune(database.workers, retention_days=1)).lines == 0, "its last change was finished just now"
+    await database.pool.execute("UPDATE caspen_sync.outbox SET finished_at = now() - interval '2 days'")
     assert (await prune(database.workers, retention_days=1)).lines == 20
     assert await database.value("SELECT count(*) FROM caspen_sync.backfill_left_out") == 0
     with pytest.raises(BackfillRefused, match="no longer known"):
@@ -270,3 +273,15 @@ async def test_the_lines_of_a_backfill_that_is_not_done_stay(database: Database,
     assert (await prune(database.workers, retention_days=1)).lines == 0
     if unfinished == "being read":
         assert (await staging.accept()).new == 1
+
+
+async def test_a_backfill_that_was_killed_while_it_was_read_begins_anew(database: Database) -> None:
+    """Its lines go when they are old, and its name is not used up, whether or not the deleting has come to its end."""
+    await registered(database)
+    await staged(database, [(f"app_{number}", {"room_id": number}) for number in range(3)])
+    await database.pool.execute("UPDATE caspen_sync.backfill SET touched_at = now() - interval '2 days'")
+    assert (await prune(database.workers, retention_days=1)).lines == 3
+    staging = await staged(database, [("app_a", {"note": "n"})])
+    await database.pool.fetchrow(query("prune_backfill"), "default", NAME, 100)
+    assert (await staging.accept()).new == 1
+    assert (await moved(database, staging)).lines == 1

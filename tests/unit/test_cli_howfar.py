@@ -140,6 +140,8 @@ def test_what_is_waited_for() -> None:
     ]
     for columns, said in cases:
         assert said in list(details(paused(**columns)))
+    on_the_wire = replace(paused(due=False, ready_in_s=75.0), on_the_wire=True)
+    assert "backing off" not in "".join(details(on_the_wire)), "what is due again is a lease"
 
 
 def test_the_account_is_named_among_several() -> None:

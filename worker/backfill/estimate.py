@@ -41,7 +41,7 @@ class AccountEstimate:
     per_minute: float
     """Requests that the lane gets; 0: none."""
     seconds: float | None
-    """None: the lane gets nothing. A pause comes on top."""
+    """None: the lane gets nothing, or is paused until a person says so. Any other pause comes on top."""
     measured: bool
     """False: the database was not asked. Then this is as configured, as if nobody else used the budget."""
     budget_limit: int
@@ -135,7 +135,7 @@ def _for_account(name: str, requests: int, lane: Lane, *, queued: bool) -> Accou
         requests=requests,
         ahead=ahead,
         per_minute=lane.per_minute,
-        seconds=lane.sent_in_s(ahead + requests) if requests else 0.0,
+        seconds=_seconds(lane, ahead, requests),
         measured=lane.measured,
         budget_limit=lane.slots,
         window_s=lane.window_s,
@@ -149,3 +149,9 @@ def _for_account(name: str, requests: int, lane: Lane, *, queued: bool) -> Accou
         pause_reason=lane.pause_reason,
         paused_for_s=lane.paused_for_s,
     )
+
+
+def _seconds(lane: Lane, ahead: int, requests: int) -> float | None:
+    if not requests:
+        return 0.0
+    return None if lane.pause_kind == "manual" else lane.sent_in_s(ahead + requests)

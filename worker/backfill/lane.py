@@ -34,7 +34,7 @@ class Lane:
     """What live changes use of the budget until a slot comes round again."""
     looked_back_s: float = 0.0
     before: int = 0
-    """Live ones that are due, and what has arrived."""
+    """Live ones that are due."""
     backfill: int = 0
     """In the lane, due or backing off."""
     answer_s: float = ASSUMED_ANSWER_S
@@ -72,7 +72,7 @@ class Lane:
             free_in_s=row["free_in_s"],
             live=live_use["requests"] / max(live_use["reach_s"], round_s) * round_s,
             looked_back_s=live_use["reach_s"],
-            before=row["live_due"] + row["arrived"],
+            before=row["live_due"],
             backfill=row["backfill_due"],
             answer_s=ASSUMED_ANSWER_S if answer_s is None else answer_s,
             answer_assumed=answer_s is None,

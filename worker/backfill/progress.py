@@ -65,6 +65,8 @@ class Progress:
     pending: int
     parked: int
     accounts: tuple[AccountProgress, ...]
+    on_the_wire: bool = False
+    """Whether any request is, of whatever process."""
     stopping: bool = False
     """Whether only requests on the wire are waited for."""
     fault: str | None = None
@@ -168,6 +170,7 @@ class Gauge:
                 self._lease_s,
             )
         self.rest_s = min(LOOK_AT_LAST_S, max(LOOK_EVERY_S, LOOKS_APART_TIMES * (clock.now() - began)))
+        left = await self._store.left_over(self._accounts, lease_s=self._lease_s)
         outlooks = {outlook.account: outlook for outlook in await self._store.outlook(self._accounts)}
         paces = {row["account"]: row for row in rows if row["account"] in count.found and row["account"] in outlooks}
         return Progress(
@@ -175,6 +178,7 @@ class Gauge:
             changes=sum(one.loaded for one in count.found.values()),
             pending=sum(_pending(count.found[name], pace) for name, pace in paces.items()),
             parked=sum(count.found[name].parked + pace["parked"] for name, pace in paces.items()),
+            on_the_wire=left.leased_for_s is not None,
             accounts=tuple(
                 _account(count, pace, outlooks[name], measured_s=measured_s[name]) for name, pace in paces.items()
             ),

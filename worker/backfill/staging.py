@@ -175,6 +175,6 @@ def _refuse(name: str, row: asyncpg.Record) -> None:
         )
     if row["forgotten_at"]:
         raise BackfillRefused(
-            f"backfill {name}: was done longer ago than worker.retention_days, and which lines it had is no longer "
+            f"backfill {name}: was loaded longer ago than worker.retention_days, and which lines it had is no longer "
             "known; give this one another --name"
         )

@@ -139,7 +139,7 @@ def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
         "--account",
         type=values.given,
         metavar="NAME",
-        help="of lines that name none (default: the only one configured)",
+        help="of lines that name none (default: the only one configured, or default)",
     )
     command.add_argument(
         "--name", type=values.given, metavar="NAME", help="what the backfill is called (default: as FILE)"

@@ -33,6 +33,7 @@ from worker.cli.messages import complain
 from worker.cli.output import print_line
 from worker.cli.reading import reading_line
 from worker.cli.settings import quieter, settings_from
+from worker.cli.terminal import whoever_reads
 from worker.cli.waiting import wait_for
 from worker.config import Settings
 from worker.database import pool
@@ -58,12 +59,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or source.name
     _check_name(name)
     if args.dry_run:
-        looking = dry_run(source, settings, name=name, as_of=args.as_of, problems=args.problems, as_json=args.json)
-        return asyncio.run(_with_threads(looking))
-    if args.wait:
-        # Whoever has no token hears of it now, and not when all is loaded.
-        for account, its_settings in settings.accounts.items():
-            TokenSource(account, its_settings)
+        return asyncio.run(_with_threads(_dry_run(source, settings, args, name)))
     return asyncio.run(_with_threads(_load_and_wait(source, settings, args, name)))
 
 
@@ -71,6 +67,16 @@ async def _with_threads(work: Awaitable[T]) -> T:
     """What the work returns. A thread that waits for standard input holds up nobody's end."""
     asyncio.get_running_loop().set_default_executor(DetachedThreads())
     return await work
+
+
+async def _dry_run(source: AnySource, settings: Settings, args: argparse.Namespace, name: str) -> int:
+    looking = dry_run(source, settings, name=name, as_of=args.as_of, problems=args.problems, as_json=args.json)
+    try:
+        with interrupts() as interrupted:
+            return await interrupted.ends(looking, f"{name}: interrupted; nothing was written")
+    except Interrupted as why:
+        complain(str(why))
+        return ExitCode.WORK_LEFT
 
 
 async def _load_and_wait(source: AnySource, settings: Settings, args: argparse.Namespace, name: str) -> int:
@@ -85,7 +91,7 @@ async def _load_and_wait(source: AnySource, settings: Settings, args: argparse.N
     if accounts and args.wait:
         ended = await wait_for(settings, name, accounts)
     elif accounts:
-        print_line(f"{name}: left to the service; caspen-sync backfill status {shlex.quote(name)}")
+        _say(f"{name}: left to the service; caspen-sync backfill status {shlex.quote(name)}")
     return ended or (ExitCode.PARKED if rejected else ExitCode.OK)
 
 
@@ -121,14 +127,20 @@ async def _take_in(
         examined, all_of_it = await _read(source, settings, args, staging, rejects, connections)
         if examined.rejected:
             _say_rejected(name, examined, rejects, skipped=args.skip_invalid)
+        if args.wait:
+            # Whoever has no token hears of it now, and not when all is loaded.
+            for account in staging.accounts:
+                TokenSource(account, settings.accounts[account])
         found = await staging.accept()
         accepted = True
     finally:
-        rejects.drop()
-        if not accepted:
-            with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
-                await staging.abandon()
-    await _say_accepted(name, examined, all_of_it, settings, connections)
+        try:
+            rejects.drop()
+        finally:
+            if not accepted:
+                with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
+                    await staging.abandon()
+    await _say_accepted(name, examined, all_of_it, settings, connections, at_most=args.as_of is not None)
     return staging, examined, found
 
 
@@ -175,17 +187,23 @@ async def _say_accepted(
     all_of_it: Counted,
     settings: Settings,
     connections: asyncpg.Pool,
+    *,
+    at_most: bool,
 ) -> None:
+    """`at_most`: newer changes may have set some of it."""
     if not examined.valid:
-        print_line(f"{name}: there are no lines to load")
+        _say(f"{name}: there are no lines to load")
         return
     known = f" ({all_of_it.known:,} of them are loaded already)" if all_of_it.known else ""
     if all_of_it.known == examined.valid:
         known = ", all of which are loaded already"
     what = f"{counted(examined.valid, 'line')}{known}, {counted(all_of_it.appointments, 'appointment')}"
     expected = await estimate(connections, all_of_it.requests, settings.accounts)
-    when = f", {counted(expected.requests, 'request')}: {estimated.when(expected)}" if expected.requests else ""
-    print_line(f"{name}: {what}{when}")
+    requests = f"{'at most ' if at_most else ''}{counted(expected.requests, 'request')}"
+    when = f", {requests}: {estimated.when(expected)}" if expected.requests else ""
+    _say(f"{name}: {what}{when}")
+    for pause in estimated.pauses(expected):
+        _say(pause)
 
 
 async def _move(connections: asyncpg.Pool, staging: Staging, found: Accepted, interrupted: Interrupts) -> Loaded:
@@ -220,11 +238,16 @@ def _stage(name: str, loaded: Loaded, total: int) -> Stage:
 
 def _say_loaded(name: str, loaded: Loaded) -> None:
     if loaded.left_out:
-        print_line(
+        _say(
             f"{name}: newer changes have set some of it: {counted(loaded.left_out, 'line')} without some fields, of "
             f"which {loaded.outdated:,} with nothing to send; "
             f"caspen-sync backfill status {shlex.quote(name)} --left-out"
         )
+
+
+def _say(text: str) -> None:
+    with whoever_reads():
+        print_line(text)
 
 
 def _asked(args: argparse.Namespace) -> Asked:

@@ -18,6 +18,8 @@ from worker.words import counted
 
 # Of a file of the wrong kind, there may be a thousand.
 FIELDS_NAMED = 10
+# What only the database can tell.
+UNKNOWN = {"known": None, "left_out": None, "outdated": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,8 @@ def as_object(found: DryRun) -> dict[str, Any]:
         "seconds": expected.seconds,
         "done_at": expected.done_at,
         "accounts": [
-            asdict(lines) | asdict(time) for lines, time in zip(all_of_it.accounts, expected.accounts, strict=True)
+            asdict(lines) | asdict(time) | ({} if known else UNKNOWN)
+            for lines, time in zip(all_of_it.accounts, expected.accounts, strict=True)
         ],
         "database": None if known else privacy.redacted(str(found.fault)),
     }

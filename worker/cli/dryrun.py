@@ -19,6 +19,7 @@ from worker.backfill.rows import Batch, Source
 from worker.cli.dryreport import DryRun, as_object, print_report
 from worker.cli.output import print_json
 from worker.cli.reading import reading_line
+from worker.cli.terminal import whoever_reads
 from worker.config import Settings
 from worker.database import pool
 from worker.errors import DATABASE_FAULTS, CaspenSyncError, ExitCode, SchemaTooNew
@@ -39,10 +40,11 @@ async def dry_run(
     SourceError, NoRoom, and UsageError for a name that is used up.
     """
     found = await _look(source, settings, name=name, as_of=as_of, problems=problems)
-    if as_json:
-        print_json(as_object(found))
-    else:
-        print_report(found)
+    with whoever_reads():
+        if as_json:
+            print_json(as_object(found))
+        else:
+            print_report(found)
     if found.examined.rejected:
         if found.fault:
             privacy.say(str(found.fault))

@@ -31,6 +31,13 @@ def remarks(estimate: Estimate) -> Iterator[str]:
                 yield f"account {visible(one.account)}: {text}" if several else text
 
 
+def pauses(estimate: Estimate) -> Iterator[str]:
+    """Those that come on top of the time, account by account."""
+    for one in estimate.accounts:
+        if one.requests and one.pause_kind not in (None, "manual"):
+            yield f"account {visible(one.account)}: {_paused(one)}; that comes on top"
+
+
 def rows(estimate: Estimate) -> list[tuple[object, ...]]:
     """A table's, under HEADER."""
     return [
@@ -63,17 +70,20 @@ def _remarks(one: AccountEstimate) -> Iterator[str]:
         yield "no request was made yet: what live changes will use is not known"
     if one.answer_assumed:
         yield f"an answer is assumed to take {duration(one.answer_s)}"
-    if one.pause_kind is not None:
+    if one.pause_kind is not None and one.pause_kind != "manual":
         yield f"{_paused(one)}; that comes on top"
 
 
 def _paused(one: AccountEstimate) -> str:
     if one.paused_for_s is None:
-        return f"the account is paused by hand ({one.pause_reason}): caspen-sync resume {shlex.quote(one.account)}"
+        mend = f"caspen-sync resume {shlex.quote(one.account)}"
+        return f"account {visible(one.account)} is paused by hand ({one.pause_reason}): {mend}"
     return f"the account is paused ({one.pause_kind}: {one.pause_reason}), for {duration(one.paused_for_s)} at least"
 
 
 def _in_the_way(one: AccountEstimate) -> str:
+    if one.pause_kind == "manual":
+        return _paused(one)
     if one.held_back >= one.budget_limit - one.reserve:
         why = "somebody else uses its key, and all that the reserve leaves is held back"
     else:

@@ -31,6 +31,17 @@ def give_up_stdout() -> None:
     _lead_nowhere(sys.stdout)
 
 
+@contextlib.contextmanager
+def whoever_reads() -> Iterator[None]:
+    """What is written within goes to stdout if that takes it. A reader who has gone, a full disk or a terminal that was
+    closed costs what was to be said, and neither the work nor its exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        give_up_stdout()
+
+
 def empty_stderr() -> None:
     """What is left in the buffer and cannot be written would otherwise make Python's exit code out of ours: 120."""
     if sys.stderr is None:

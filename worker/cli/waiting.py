@@ -10,6 +10,7 @@ from worker.cli.bar import Stage, shown
 from worker.cli.howfar import details, head, sentence
 from worker.cli.messages import complain
 from worker.cli.output import print_line
+from worker.cli.terminal import whoever_reads
 from worker.config import Settings
 from worker.errors import ExitCode
 
@@ -33,10 +34,11 @@ def _stage(progress: Progress) -> Stage:
 
 
 def _told(worked: Worked) -> ExitCode:
-    if worked.progress and not worked.progress.pending and worked.found:
-        print_line(sentence(worked.found))
-    elif worked.progress:
-        print_line(f"{head(worked.progress)} of {worked.progress.name} are done")
+    with whoever_reads():
+        if worked.progress and not worked.progress.pending and worked.found:
+            print_line(sentence(worked.found))
+        elif worked.progress:
+            print_line(f"{head(worked.progress)} of {worked.progress.name} are done")
     if worked.reason:
         complain(worked.reason)
     return worked.exit_code
