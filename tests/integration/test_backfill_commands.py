@@ -88,7 +88,7 @@ async def test_status_of_one_that_is_not_whole(database: Database) -> None:
     await database.pool.execute("UPDATE caspen_sync.backfill SET lines = 10, accepted_nth = 10")
     said = await command("backfill", "status", "may.csv", env=offline(database))
     assert said.stdout.startswith(
-        "0 of 3 changes of may.csv are synced; it is not loaded whole: run the same command again; 3 wait; "
+        "0 of 10 changes of may.csv are synced; only 3 are loaded: run the same command again; 3 wait; "
     )
 
 

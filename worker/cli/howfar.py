@@ -23,16 +23,14 @@ def sentence(found: Sequence[Backfill], *, when: str | None = None) -> str:
     each of its accounts, one at least. `when`: what is known of when it is done."""
     name = found[0].name
     cancelled = next((one for one in found if one.cancelled_at), None)
-    synced, loaded = (
-        sum(one.synced for one in found),
-        sum(one.lines if one.cancelled_at else one.loaded for one in found),
-    )
-    parts = [f"{synced:,} of {counted(loaded, 'change')} of {name} {'is' if loaded == 1 else 'are'} synced"]
+    synced, lines, loaded = (sum(counts) for counts in zip(*((one.synced, one.lines, one.loaded) for one in found)))
+    parts = [f"{synced:,} of {counted(lines, 'change')} of {name} {'is' if lines == 1 else 'are'} synced"]
     parts[0] += "".join(_besides(found))
     if cancelled and cancelled.cancelled_at:
         parts.append(f"it was cancelled by {cancelled.cancelled_by} at {cancelled.cancelled_at.astimezone():%F %T}")
     elif any(one.unloaded for one in found):
-        parts.append("it is not loaded whole: run the same command again")
+        what = f"only {loaded:,} are loaded" if lines else "it was not read to its end"
+        parts.append(f"{what}: run the same command again")
     if waiting := sum(one.pending for one in found):
         parts.append(f"{waiting:,} {'waits' if waiting == 1 else 'wait'}")
     if waiting and when:
