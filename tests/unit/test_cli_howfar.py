@@ -73,12 +73,12 @@ def test_the_sentence_of_several_accounts() -> None:
 
 def test_the_sentence_at_the_end() -> None:
     """All that did not become a request is told apart; of one change it is said in the singular."""
-    done = replace(MAY, loaded=20, pending=0, parked=1, outdated=4, discarded=2)
+    done = replace(MAY, lines=20, loaded=20, pending=0, parked=1, outdated=4, discarded=2)
     assert sentence([done]) == (
         "13 of 20 changes of may.csv are synced, 1 parked, 4 had nothing to send (newer changes had set all of it), "
         "2 discarded"
     )
-    assert sentence([replace(done, loaded=1, parked=0, outdated=0, discarded=0)]) == (
+    assert sentence([replace(done, lines=1, loaded=1, parked=0, outdated=0, discarded=0)]) == (
         "1 of 1 change of may.csv is synced"
     )
 

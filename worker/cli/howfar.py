@@ -23,7 +23,9 @@ def sentence(found: Sequence[Backfill], *, when: str | None = None) -> str:
     each of its accounts, one at least. `when`: what is known of when it is done."""
     name = found[0].name
     cancelled = next((one for one in found if one.cancelled_at), None)
-    synced, lines, loaded = (sum(counts) for counts in zip(*((one.synced, one.lines, one.loaded) for one in found)))
+    synced, lines, loaded = (
+        sum(counts) for counts in zip(*((one.synced, one.lines, one.loaded) for one in found), strict=True)
+    )
     parts = [f"{synced:,} of {counted(lines, 'change')} of {name} {'is' if lines == 1 else 'are'} synced"]
     parts[0] += "".join(_besides(found))
     if cancelled and cancelled.cancelled_at:
