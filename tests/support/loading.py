@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from tests.support import canary
+from tests.support import canary, madeup
 from tests.support.database import Database
 from worker.backfill.loading import Loaded, Loader
 from worker.backfill.rows import Row
@@ -22,17 +20,7 @@ Line = tuple[str, Mapping[str, Any]]
 
 def row(line: int, appointment_id: str, changes: Mapping[str, Any], account: str = "default") -> Row:
     canary.sing(changes)
-    text = json.dumps(changes)
-    digest = hashlib.blake2b(json.dumps([account, appointment_id, changes], sort_keys=True).encode(), digest_size=16)
-    return Row(
-        line=line,
-        account=account,
-        appointment_id=appointment_id,
-        changes=text,
-        fields=tuple(changes),
-        cleared=tuple(name for name, value in changes.items() if value is None),
-        digest=UUID(bytes=digest.digest()),
-    )
+    return madeup.row(line, appointment_id, changes, account=account)
 
 
 def rows(lines: Sequence[Line], account: str = "default") -> list[Row]:

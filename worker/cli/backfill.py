@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Awaitable, Collection
 from datetime import UTC, datetime
@@ -251,17 +252,8 @@ def _say(text: str) -> None:
 
 
 def _asked(args: argparse.Namespace) -> Asked:
-    return Asked(
-        file=args.file,
-        query=args.query,
-        query_file=args.query_file,
-        query_dsn=args.query_dsn,
-        format=args.format,
-        encoding=args.encoding,
-        delimiter=args.delimiter,
-        null=args.null,
-        account=args.account,
-    )
+    """Each of its fields is an option of the same name."""
+    return Asked(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Asked)})
 
 
 def _check_options(args: argparse.Namespace) -> None:
