@@ -77,7 +77,12 @@ LANGUAGE sql STABLE AS $$
         SELECT s.key AS field, s.value::bigint AS change_id
         FROM caspen_sync.appointment a
         CROSS JOIN LATERAL jsonb_each_text(a.set_by) AS s
-        LEFT JOIN caspen_sync.outbox o ON o.account = of_account AND o.id = s.value::bigint
+        LEFT JOIN LATERAL (
+            -- A LIMIT, so that the planner looks it up by itself, whatever it knows of the table.
+            SELECT c.as_of, c.created_at FROM caspen_sync.outbox c
+            WHERE c.account = a.account AND c.id = s.value::bigint
+            LIMIT 1
+        ) AS o ON true
         LEFT JOIN caspen_sync.pruned p ON p.account = of_account
         WHERE a.account = of_account AND a.appointment_id = of_appointment AND a.synced_at > than
           AND coalesce(o.as_of, o.created_at, p.until, 'infinity') > than

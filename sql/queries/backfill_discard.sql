@@ -8,8 +8,8 @@
 -- is idle afterwards, unless it knows by now of something that this statement cannot have seen: a newer change, or an
 -- older one that was brought back, even if a claim has dealt with it since: the token would be another one. One that rests or backs off keeps its time: the API may still be working on a request
 -- of which nothing was heard, and whatever comes next must not overtake it.
--- Joins name the account by the other side's column: with the argument in its place, a planner that knows an empty table
--- would read all of the account.
+-- Each LATERAL with a LIMIT, and joins that name the account by the other side's column, make the planner look rows up one
+-- by one: one that knows empty tables would read all of the account.
 WITH walked AS MATERIALIZED (
     SELECT o.account, o.appointment_id, o.id, o.lane = 'backfill' AND o.source IS NOT DISTINCT FROM $2 AS ours
     FROM caspen_sync.outbox o
@@ -17,13 +17,13 @@ WITH walked AS MATERIALIZED (
     ORDER BY o.appointment_id, o.id
     LIMIT $5
 ), wanted AS MATERIALIZED (
-    SELECT w.appointment_id,
+    SELECT w.account, w.appointment_id,
            NOT EXISTS (
                SELECT FROM caspen_sync.outbox o
-               WHERE o.account = $1 AND o.appointment_id = w.appointment_id AND o.state = 'pending'
+               WHERE o.account = w.account AND o.appointment_id = w.appointment_id AND o.state = 'pending'
                  AND o.id <> ALL (ARRAY(SELECT id FROM walked WHERE ours))
            ) AS alone
-    FROM (SELECT DISTINCT appointment_id FROM walked WHERE ours) AS w
+    FROM (SELECT DISTINCT account, appointment_id FROM walked WHERE ours) AS w
 ), news AS MATERIALIZED (
     -- Arrivals before the queue, as in take_in: two statements that wait for each other would be a deadlock. What that is
     -- just taking in it may take in.
@@ -42,7 +42,11 @@ WITH walked AS MATERIALIZED (
            coalesce(seen.newest_id, 0), coalesce(seen.again, 0), seen.token
     FROM wanted w
     CROSS JOIN (SELECT count(*) AS locked FROM news) AS first
-    LEFT JOIN caspen_sync.queue seen ON seen.account = $1 AND seen.appointment_id = w.appointment_id
+    LEFT JOIN LATERAL (
+        SELECT q.newest_id, q.again, q.token FROM caspen_sync.queue q
+        WHERE q.account = w.account AND q.appointment_id = w.appointment_id
+        LIMIT 1
+    ) AS seen ON true
     WHERE first.locked >= 0
     ORDER BY w.appointment_id
     ON CONFLICT (account, appointment_id) DO UPDATE SET

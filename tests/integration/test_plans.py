@@ -6,6 +6,7 @@ million rows has to be the only one there is.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -173,11 +174,26 @@ async def test_how_it_is_costs_what_is_pending(database: Database, worker_connec
     assert (pending["Index Name"], pending["Actual Rows"]) == ("outbox_pending", 100)
 
 
+GENTLE = ("backfill_load", "backfill_leave_out", "backfill_discard")
+NOBODY = str(uuid.UUID(int=0))
+
+
 async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
     database: Database, worker_connection: asyncpg.Connection
 ) -> None:
-    """In the middle of many lines, of many pending changes and of many synced appointments, with a newer change for
-    each line: loading, leaving out and discarding read what they deal with."""
+    """In the middle of many lines, of many pending changes, of a full queue and of many synced appointments, with a
+    newer change for each line: loading, leaving out, discarding and pruning read what they deal with, though they were
+    planned while all of that was empty."""
+    conn = worker_connection
+    for name, arguments in {
+        "backfill_load": ("default", NAME, NOBODY, 1000),
+        "backfill_leave_out": ("default", NAME, "{1}", "{1}"),
+        "backfill_discard": ("default", NAME, "", 0, 250),
+        "backfill_drop_lines": ("default", NAME, NOBODY, 0, 250),
+        "prune_backfill": ("default", NAME, 250),
+    }.items():
+        await conn.execute(f"PREPARE {name} AS {query(name)}")
+        await read_by(conn, name, *arguments)
     lines = [(f"app_{number:05}", {"note": "old"}) for number in range(6000)]
     await database.pool.execute(
         """
@@ -185,6 +201,8 @@ async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
         SELECT 'app_' || lpad(i::text, 5, '0'), '{"note": null}' FROM generate_series(0, 5999) AS i
         """
     )
+    while await Store(database.workers, worker="w").take_in(ACCOUNTS):
+        pass
     await database.pool.execute(
         """
         INSERT INTO caspen_sync.appointment (account, appointment_id, resource, synced_at, last_change_id, set_by)
@@ -192,35 +210,38 @@ async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
         """
     )
     staging, _ = await accepted(database, lines, as_of=NOW - timedelta(days=1))
-    async with worker_connection.transaction():
-        await worker_connection.execute(query("backfill_gently"), "0", "0")
-        for _ in range(3):
-            loaded = await worker_connection.fetchrow(query("backfill_load"), "default", NAME, staging.token, 1000)
-    read = await read_by(worker_connection, "backfill_leave_out", "default", NAME, loaded["ids"], loaded["nths"])
+    token = str(staging.token)
+    for _ in range(3):
+        loaded = await conn.fetchrow(query("backfill_load"), "default", NAME, staging.token, 1000)
+    ids, nths = (str(set(loaded[name])) for name in ("ids", "nths"))
+    read = await read_by(conn, "backfill_leave_out", "default", NAME, ids, nths)
     assert read["backfill_line"] <= 1000, read
     assert read["appointment"] <= 1000, read
     assert read["outbox"] <= 4 * 1000, read  # what has set the field, twice; its own; the update
     assert read["arrival"] <= 1000, read
-    read = await read_by(worker_connection, "backfill_load", "default", NAME, staging.token, 1000)
+    read = await read_by(conn, "backfill_load", "default", NAME, token, 1000)
     assert read["backfill_line"] <= 1000, read
-    read = await read_by(worker_connection, "backfill_discard", "default", NAME, "app_03000", 0, 250)
-    assert read["outbox"] <= 4 * 250, read  # the walk; others of its appointments; the update
+    read = await read_by(conn, "backfill_discard", "default", NAME, "app_01000", 0, 250)
+    assert read["outbox"] <= 5 * 250, read  # the walk; others of its appointments, for each of its changes; the update
     assert read["arrival"] + read["queue"] <= 3 * 250, read
-    read = await read_by(worker_connection, "backfill_drop_lines", "default", NAME, staging.token, 0, 250)
+    read = await read_by(conn, "backfill_drop_lines", "default", NAME, token, 0, 250)
     assert read["backfill_line"] <= 2 * 250, read
-    read = await read_by(worker_connection, "prune_backfill", "default", NAME, 250)
-    assert read["backfill_line"] <= 2 * 250, read
+    await database.pool.execute("UPDATE caspen_sync.backfill SET forgotten_at = now()")
+    read = await read_by(conn, "prune_backfill", "default", NAME, 250)
+    assert 250 <= read["backfill_line"] <= 2 * 250, read
 
 
-async def read_by(conn: asyncpg.Connection, name: str, *arguments: Any) -> dict[str, float]:
-    """How many rows of each of our tables a statement of a backfill looks at, filtered ones too. Nothing stays."""
+async def read_by(conn: asyncpg.Connection, prepared: str, *arguments: str | int) -> dict[str, float]:
+    """How many rows of each of our tables a prepared statement of a backfill looks at, filtered ones too. Nothing of it
+    stays but its plan."""
     step = conn.transaction()
     await step.start()
-    if name in ("backfill_load", "backfill_leave_out", "backfill_discard"):
+    if prepared in GENTLE:
         await conn.execute(query("backfill_gently"), "0", "0")
-    plan = (await (await conn.prepare(query(name))).explain(*arguments, analyze=True))[0]["Plan"]
+    given = ", ".join(f"'{argument}'" for argument in arguments)
+    plan = json.loads(await conn.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {prepared} ({given})"))
     await step.rollback()
-    return rows_read(plan)
+    return rows_read(plan[0]["Plan"])
 
 
 def rows_read(plan: dict[str, Any]) -> dict[str, float]:

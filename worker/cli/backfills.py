@@ -133,6 +133,8 @@ async def _cancel(connections: asyncpg.Pool, args: argparse.Namespace, _: Settin
     pending, unread = sum(one.pending for one in found), sum(one.lines - one.loaded for one in found)
     loading = any(one.unloaded and not one.cancelled_at for one in found)
     if not pending and not loading:
+        if any(one.cancelled_at for one in found) and not args.dry_run:
+            await cancel(connections, args.name, who=whoami(), look_on=lambda _: None)  # it may have been killed
         print_line(f"nothing of {args.name} is pending; nothing was changed")
         return
     what = f"{counted(pending, 'pending change')} of {args.name}"
