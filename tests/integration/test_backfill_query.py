@@ -77,7 +77,9 @@ async def test_ids_and_accounts(server_dsn: str) -> None:
     ("columns", "problem"),
     [
         ("timestamp '2024-01-01' AS starts_at", "starts_at: has no time zone: select it AT TIME ZONE"),
-        ("timestamptz 'infinity' AS starts_at", "starts_at: "),
+        ("timestamptz 'infinity' AS starts_at", "starts_at: is infinite"),
+        ("timestamptz '-infinity' AS ends_at", "ends_at: is infinite"),
+        ("timestamp 'infinity' AS starts_at", "starts_at: is infinite"),
         ("date '2024-01-01' AS starts_at", "starts_at: is of a type that no field can hold"),
         ("1.5::numeric AS room_id", "room_id: is of a type that no field can hold"),
         ("'NaN'::numeric AS room_id", "room_id: is of a type that no field can hold"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import itertools
 import os
@@ -51,6 +52,7 @@ async def test_how_much_was_read_is_of_the_file_itself(tmp_path: Path) -> None:
         (gzip.compress(LINE)[:30] + b"\xff" * 30, "cannot be read after line 0: it is damaged"),
         (gzip.compress(LINE)[:-6] + b"\xff" * 6, "it is damaged"),
         (gzip.compress(LINE) + b"something else", "after line 1: it is damaged, or something else follows"),
+        (b"", "cannot be read: it is cut short"),
         (LINE, "is called .gz, and is not packed by gzip"),
     ],
 )
@@ -73,8 +75,8 @@ async def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 
 
 async def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
-    """Whatever it is called."""
-    for name in ("a.jsonl", "a.csv", "a.gz", "a"):
+    """Whatever it is called, unless gzip is said to have packed it: that would have left something."""
+    for name in ("a.jsonl", "a.csv", "a"):
         assert not (await found_in(tmp_path / name, b"")).batches
 
 
@@ -158,6 +160,24 @@ async def test_standard_input_that_does_not_block_is_waited_for() -> None:
         os.close(before)
         os.close(ours)
     assert sys.stdin is not None
+
+
+async def test_a_terminal_is_asked_for_one_end() -> None:
+    """Whoever types Ctrl-D once means it: what is typed after it is for the next program."""
+    ours, theirs = os.openpty()
+    before = os.dup(0)
+    os.dup2(theirs, 0)
+    try:
+        for typed in (b"\x04" + LINE + b"\x04", LINE + b"\x04" + LINE + b"\x04" * 2):
+            os.write(ours, typed)
+            async with asyncio.timeout(5):
+                first = len((await found(Asked(file="-"))).rows)
+                rest = len((await found(Asked(file="-"))).rows)
+            assert (first, rest) == (typed.startswith(LINE), 1)
+    finally:
+        os.dup2(before, 0)
+        for end in (before, ours, theirs):
+            os.close(end)
 
 
 def test_a_line_without_end_takes_no_more_memory_than_a_long_one() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +115,41 @@ async def test_without_rejects_there_is_no_file(tmp_path: Path) -> None:
     assert files(tmp_path) == [tmp_path / "year.jsonl"]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("a/b c", "a_b_c"), ("../x", "_x"), ("...", "backfill"), ("-rf", "rf")])
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What this process writes fails beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The option and the reason are told, and what was written is gone: it is about patients."""
+    read = await found_in(tmp_path / "year.jsonl", BAD_LINES)
+    source = source_from(Asked(file=str(tmp_path / "year.jsonl")), settings())
+    rejects = Rejects(source, name="year", path=tmp_path / "apart.jsonl")
+    with files_of_at_most(16_384):
+        with pytest.raises(UsageError, match=r"--rejects .*apart\.jsonl: cannot be written: File too large"):
+            rejects.add(read.rejects * 1_000)
+        rejects.drop()
+    assert files(tmp_path) == [tmp_path / "year.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b c", "a_b_c"),
+        ("../x", "_x"),
+        ("...", "backfill"),
+        ("-rf", "rf"),
+        ("ä" * 200, "ä" * 75),
+        ("x" + "ä" * 200, "x" + "ä" * 74),
+        ("\N{GRINNING FACE}" + "名" * 199, "_" + "名" * 49),
+    ],
+)
 async def test_it_is_called_after_the_backfill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
 ) -> None:

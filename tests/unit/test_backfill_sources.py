@@ -52,7 +52,8 @@ def test_options_that_do_not_go_together(asked: dict[str, Any], words: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "error"), [(None, "No such file"), (b"  \n", "is empty"), (b"\xff", "is not UTF-8")]
+    ("content", "error"),
+    [(None, "No such file"), (b"  \n", "is empty"), (b"\xff", "is not UTF-8"), (b"SELECT \0", "holds a NUL character")],
 )
 def test_a_query_file_that_holds_none(tmp_path: Path, content: bytes | None, error: str) -> None:
     """It is told before anything is connected to."""

@@ -75,6 +75,7 @@ async def test_other_words_and_delimiters(tmp_path: Path) -> None:
     [
         ("app_1,,,", "line: sets nothing"),
         ("app_1,7", "line: has 2 cells, and the header has 4"),
+        ("app_1", "line: has 1 cell, and the header has 4"),
         ("app_1,7,x,true,", "line: has 5 cells, and the header has 4"),
         (",7,,", "appointment_id: is missing"),
         ("NULL,7,,", "appointment_id: is missing"),
@@ -154,6 +155,59 @@ async def test_a_header_alone_and_nothing_at_all_are_no_lines(tmp_path: Path) ->
         found = await table(tmp_path, content)
         assert not found.rows
         assert not found.rejects
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "appointment_id,note\rapp_1,Canary\rapp_2,b\r",
+        'appointment_id,note\rapp_1,"Canary"\rapp_2,"b"\r',
+        "note\rCanary\r",
+        "appointment_id,note\r" + "app_1,Canary\r" * (LINE_MAX_BYTES // 10),
+    ],
+    ids=["plain", "quoted", "no header either", "long"],
+)
+async def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path, content: str) -> None:
+    """Such a file is all header: none of it is quoted, and the mend is named."""
+    with pytest.raises(SourceError, match=r"tr '\\r' '\\n' < FILE") as refused:
+        await table(tmp_path, content)
+    assert "Canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "numbers"),
+    [
+        ('appointment_id,"note\napp_1,Canary"\n', "number 2;"),
+        ("appointment_id,note,Mrs Canary,Canary\n", "number 3, number 4;"),
+        (f"appointment_id,Canary{'x' * 64},note\n", "number 2;"),
+    ],
+)
+async def test_what_does_not_look_like_a_header_is_not_quoted(tmp_path: Path, header: str, numbers: str) -> None:
+    """One cell that is no name, and the others may be data as well: the columns are told by their numbers."""
+    with pytest.raises(SourceError, match=f"none of a change: {numbers}") as refused:
+        await table(tmp_path, header + "app_1,7,8\n")
+    assert "Canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("second", ['"fine"', '"fi""ne"'])
+async def test_a_broken_record_costs_its_first_line(tmp_path: Path, second: str) -> None:
+    """A quote that is not closed meets that of a later record: what is in between is looked at by itself."""
+    content = f'appointment_id,note\napp_1,"open\napp_2,ok\r\napp_3,{second}\napp_4,"a"b\napp_5,ok\n'
+    found = await table(tmp_path, content)
+    assert found.problems == {
+        2: "line: has a quote that is not closed or not doubled, or a cell that is too long",
+        5: "line: has a quote in a quoted cell that is not doubled, or a cell that is too long",
+    }
+    assert [reject.raw for reject in found.rejects] == [b'app_1,"open', b'app_4,"a"b']
+    assert [(row.line, row.appointment_id) for row in found.rows] == [(3, "app_2"), (4, "app_3"), (6, "app_5")]
+
+
+async def test_bytes_that_mean_nothing_cost_their_record(tmp_path: Path) -> None:
+    """All of it, wherever they stand: half a note is no record."""
+    found = await table(tmp_path, b'appointment_id,note\napp_1,"a\n\xff\napp_9,c"\napp_2,b\n')
+    assert list(found.problems) == [2]
+    assert found.rejects[0].raw == b'app_1,"a\n\xff\napp_9,c"'
+    assert [(row.line, row.appointment_id) for row in found.rows] == [(5, "app_2")]
 
 
 @pytest.mark.parametrize("filler", ["app_2,b", 'x",y,"', '""'])

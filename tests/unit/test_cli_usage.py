@@ -6,6 +6,7 @@ import argparse
 import importlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,47 @@ def test_since_a_time() -> None:
     )
     local = datetime(2026, 11, 24).astimezone()
     assert parse(["parked", "list", "--since", "2026-11-24"]).since == local
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([""], "FILE: is empty, and names no file"),
+        (["--query-file", ""], "--query-file: is empty, and names no file"),
+        (["--rejects", ""], "--rejects: is empty, and names no file"),
+        (["--rejects", "."], "--rejects: '.' is no file"),
+        (["--rejects", ".."], "--rejects: '..' is no file"),
+        (["--rejects", "/"], "--rejects: '/' is no file"),
+        (["--rejects", "/usr/"], "--rejects: '/usr/' is no file"),
+        (["--rejects", "/dev/full"], "--rejects: '/dev/full' is no file"),
+        (["--rejects", "/dev/none-yet"], "is no file"),
+        (["--rejects", "/dev/stdout"], "is no file"),
+        (["--rejects", "/dev/fd/1"], "is no file"),
+        (["--problems", "-1"], "'-1' is not a whole number, 0 or above"),
+        (["--skip-invalid", "list"], "backfill list"),
+        (["--dry-run", "status", "year"], "comes directly after the command, backfill status"),
+    ],
+)
+def test_bad_usage_of_backfill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is no file, and what stands at the wrong place, is told before anything is read."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["backfill", *args])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (64, "")
+    assert words in said.err.splitlines()[-1]
+
+
+def test_files_of_backfill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is called as an action is taken where no action stands; rejects go where there is none yet, too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").touch()
+    command = ["backfill", "--problems", "0", "list", "--rejects"]
+    for place in ("list", "new", "folder/new", "/dev/shm/new", str(tmp_path / ("x" * 300))):
+        args = parser(command).parse_args([*command, place])
+        assert (args.file, args.problems, args.rejects) == ("list", 0, Path(place))
 
 
 def test_ids_that_begin_with_a_dash() -> None:

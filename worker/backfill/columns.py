@@ -17,6 +17,9 @@ from worker.errors import SourceError
 
 _KNOWN = ", ".join(("appointment_id", "account", "changes", *sorted(UPDATE_FIELDS)))
 
+# What asyncpg makes of infinity and -infinity, whether the type has a time zone or not.
+_INFINITE = (datetime.max, datetime.min)  # noqa: DTZ901
+
 
 class Columns:
     """The columns by their names: appointment_id, perhaps account, and changes or fields."""
@@ -86,7 +89,9 @@ def _plain(value: Any, name: str, problems: list[Problem]) -> Any:
     if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value) < 2**64:
         return int(value)
     if isinstance(value, datetime):
-        if value.tzinfo is None:
+        if value in _INFINITE:
+            problems.append(Problem(name, "is infinite, and must be a point in time"))
+        elif value.tzinfo is None:
             problems.append(
                 Problem(name, "has no time zone: select it AT TIME ZONE 'Europe/Vienna', or whichever it is")
             )

@@ -35,6 +35,7 @@ class Counted:
         self.count = 0
         self._raw = raw
         self._peeked = b""
+        self._ended = False
 
     def peek(self, size: int) -> bytes:
         """The first bytes, which are read again later; fewer where there are no more."""
@@ -52,8 +53,11 @@ class Counted:
         return got
 
     def _next(self, size: int) -> bytes:
+        if self._ended:  # a terminal would be asked for another Ctrl-D
+            return b""
         while (got := self._raw.read(size)) is None:  # somebody set our standard input not to block
             select.select([self._raw], [], [])
+        self._ended = not got
         return got
 
 
@@ -94,9 +98,11 @@ def opened(path: str) -> Iterator[tuple[Readable, Counted]]:
         counted = Counted(raw)
         with refusals(path):
             head = counted.peek(len(GZIP_MAGIC))
+            if not head and path.endswith(".gz"):  # what gzip makes of nothing has 20 bytes
+                raise EOFError
         if head == GZIP_MAGIC:
             yield _Unpacked(counted), counted
-        elif head and path.endswith(".gz"):
+        elif path.endswith(".gz"):
             raise SourceError(f"{path}: is called .gz, and is not packed by gzip; give it another name")
         else:
             yield counted, counted

@@ -22,7 +22,8 @@ from worker.backfill.rows import Reject
 from worker.errors import UsageError
 from worker.privacy import printable
 
-_NAME_MAX_LENGTH = 150
+# Of a file's name, of which file systems take 255.
+_NAME_MAX_BYTES = 150
 
 
 class Written(Protocol):
@@ -85,7 +86,8 @@ class Rejects:
     def drop(self) -> None:
         """Leaves nothing behind of what was not kept."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # the disk is full: what is in the buffer is not wanted either
+                self._file.close()
             Path(self._file.name).unlink(missing_ok=True)
             self._file = None
 
@@ -93,7 +95,7 @@ class Rejects:
         place = self._place()
         # Such files are their owner's only.
         self._file = file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            dir=place.parent, prefix=f".{place.name[:_NAME_MAX_LENGTH]}.", suffix=".part", delete=False
+            dir=place.parent, prefix=f".{_cut(place.name)}.", suffix=".part", delete=False
         )
         if self._source.header:
             self._write(file, self._source.header)
@@ -115,7 +117,11 @@ class Rejects:
 
 def _safe(name: str) -> str:
     """A backfill's name as that of a file in the current directory."""
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".-")[:_NAME_MAX_LENGTH] or "backfill"
+    return _cut(re.sub(r"[^\w.-]", "_", name).lstrip(".-")) or "backfill"
+
+
+def _cut(name: str) -> str:
+    return name.encode(UTF_8, "replace")[:_NAME_MAX_BYTES].decode(UTF_8, "ignore")
 
 
 def _names(place: Path) -> Iterator[Path]:

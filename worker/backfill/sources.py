@@ -200,4 +200,6 @@ def _text_of(path: str) -> str:
             raise SourceError(f"{path}: is not UTF-8") from None
     if not text.strip():
         raise SourceError(f"{path}: is empty, and should hold a query")
+    if "\0" in text:
+        raise SourceError(f"{path}: holds a NUL character, which no query may")
     return text

@@ -7,19 +7,28 @@ semicolons between them (`[]`: none), `confirmed` is true or false; everything e
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from worker.backfill.inspection import Inspector, unreadable
-from worker.backfill.lines import LINE_MAX_BYTES, TOO_LONG, invalid_in, is_remark
+from worker.backfill.lines import LINE_MAX_BYTES, TOO_LONG, invalid_in, is_remark, is_utf8
 from worker.backfill.rows import Reject, Row
 from worker.contract import UPDATE_FIELDS
 from worker.errors import SourceError
+from worker.words import counted
 
 # A note of 255 line breaks has fewer. A quote that is never closed must not take the rest of the file along.
 RECORD_MAX_LINES = 1_000
+
+# All that is quoted of a header: what stands in the first line of a file may be data.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+_NOT_CLOSED = "has a quote that is not closed"
+_NOT_DOUBLED = "has a quote in a quoted cell that is not doubled, or a cell that is too long"
+_NOT_CLOSED_OR_DOUBLED = "has a quote that is not closed or not doubled, or a cell that is too long"
 
 Cells = list[str]
 
@@ -74,32 +83,33 @@ class Records:
 
     def _quoted(self, line: bytes) -> Record:
         """A record with quotes, which may hold delimiters and line ends."""
-        number, used, fault, cells = self._number, [line], "", Cells()
+        number, used, cells = self._number, [line], Cells()
         try:
             cells = next(csv.reader(self._text(used), delimiter=self._delimiter, strict=True))
-        except UnicodeDecodeError:
-            fault = self._fault
+            fault = "" if all(map(is_utf8, used)) else self._fault
         except csv.Error:
-            fault = "has a quote in a quoted cell that is not doubled, or a cell that is too long"
+            fault = _NOT_DOUBLED if len(used) == 1 else _NOT_CLOSED_OR_DOUBLED
         except _Endless:
+            fault = _NOT_CLOSED
+        if not cells:
             # Which of the quotes is one too many nobody knows: the lines behind it are looked at by themselves.
             self._again.extendleft(reversed(used[1:]))
             self._number = number
             used = [line]
-            fault = "has a quote that is not closed"
         if len(used[-1]) > LINE_MAX_BYTES:
             fault = TOO_LONG
         return Record(number, b"\n".join(used).removesuffix(b"\r"), cells, fault)
 
     def _text(self, used: list[bytes]) -> Iterator[str]:
-        yield used[0].decode()
+        """The record's lines. What is not valid there keeps its place, so that the record is refused as a whole."""
+        yield used[0].decode(errors="surrogateescape")
         size = len(used[0])
         while (line := self._next()) is not None:
             used.append(line)
             size += len(line)
             if len(used) > RECORD_MAX_LINES or size > LINE_MAX_BYTES:
                 break
-            yield "\n" + line.decode()
+            yield "\n" + line.decode(errors="surrogateescape")
         raise _Endless
 
 
@@ -135,7 +145,7 @@ class Table:
         if fault:
             return unreadable(line, raw, fault)
         if len(cells) != self._width:
-            return unreadable(line, raw, f"has {len(cells)} cells, and the header has {self._width}")
+            return unreadable(line, raw, f"has {counted(len(cells), 'cell')}, and the header has {self._width}")
         null = self._null
         changes = {
             name: None if cells[at] == null else convert(cells[at]) for at, name, convert in self._fields if cells[at]
@@ -150,23 +160,35 @@ class Table:
 
 
 def _refuse_a_header(header: Record, delimiter: str, label: str) -> None:
-    """Names what is no column of ours only where the others are: the first line of a file without a header is data."""
+    """Names what is no column of ours only where all of it looks like a header: else it may be data."""
     names = header.cells
+    if b"\r" in header.raw and b"\n" not in header.raw:
+        raise SourceError(
+            f"{label}: line {header.line}, the header, has a carriage return in it; if its lines end in CR alone, as "
+            "Excel's CSV (Macintosh) has them: tr '\\r' '\\n' < FILE makes them lines"
+        )
     if header.fault:
         raise SourceError(f"{label}: line {header.line}, the header, {header.fault}")
     if "appointment_id" not in names:
         other = next((mark for mark in ";,\t|" if mark != delimiter and mark in names[0]), None)
         hint = f"; is it --delimiter {other!r}?" if len(names) == 1 and other else ""
         raise SourceError(f"{label}: line {header.line} is no header of CSV: no column is appointment_id{hint}")
-    unknown = [name for name in names if name not in COLUMNS]
+    unknown = [at for at, name in enumerate(names) if name not in COLUMNS]
     if unknown:
-        listed = ", ".join(name[:64] or "(empty)" for name in unknown[:10])
+        listed = ", ".join(_listed(names, unknown[:10]))
         raise SourceError(f"{label}: the header has columns that are none of a change: {listed}; there are {_KNOWN}")
     if len(set(names)) < len(names):
         twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
         raise SourceError(f"{label}: the header has columns more than once: {twice}")
     if not set(names) & UPDATE_FIELDS:
         raise SourceError(f"{label}: the header names nothing to set; there are {_KNOWN}")
+
+
+def _listed(names: Cells, unknown: list[int]) -> list[str]:
+    """By their names, or by their numbers where one of the header's cells does not look like a name."""
+    if all(_NAME.fullmatch(name) or not name for name in names):
+        return [names[at] or "(empty)" for at in unknown]
+    return [f"number {at + 1}" for at in unknown]
 
 
 COLUMNS = UPDATE_FIELDS | {"appointment_id", "account"}

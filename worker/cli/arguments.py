@@ -121,9 +121,15 @@ def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
         description=descriptions.BACKFILL,
         epilog=descriptions.BACKFILL_EPILOG,
     )
-    command.add_argument("file", nargs="?", metavar="FILE", help="JSON Lines or CSV, .gz too; - for standard input")
+    command.add_argument(
+        "file",
+        nargs="?",
+        type=values.no_action(BACKFILL_ACTIONS),
+        metavar="FILE",
+        help="JSON Lines or CSV, .gz too; - for standard input",
+    )
     command.add_argument("--query", type=values.given, metavar="SQL", help="in place of FILE: the rows of a SELECT")
-    command.add_argument("--query-file", type=Path, metavar="FILE", help="the same, out of a file")
+    command.add_argument("--query-file", type=values.file, metavar="FILE", help="the same, out of a file")
     command.add_argument(
         "--query-dsn",
         metavar="URI",
@@ -139,7 +145,7 @@ def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
         "--account",
         type=values.given,
         metavar="NAME",
-        help="of lines that name none (default: the only one configured, or default)",
+        help="of lines that name none (default: the only one configured, or of several the one called default)",
     )
     command.add_argument(
         "--name", type=values.given, metavar="NAME", help="what the backfill is called (default: as FILE)"
@@ -154,7 +160,7 @@ def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
     command.add_argument("--skip-invalid", action="store_true", help="load the valid lines, and write the others apart")
     command.add_argument(
         "--rejects",
-        type=Path,
+        type=values.place,
         metavar="FILE",
         help="with --skip-invalid: where to (default NAME.rejects.jsonl or .csv)",
     )

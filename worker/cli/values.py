@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import stat
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,7 +80,51 @@ def count(text: str) -> int:
 
 def whole(text: str) -> int:
     """A whole number, 0 too."""
-    return 0 if text == "0" else positive(text)
+    if text == "0":
+        return 0
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or above") from None
+
+
+def file(text: str) -> Path:
+    """A file that is read."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, and names no file")
+    return Path(text)
+
+
+def no_action(actions: Collection[str]) -> Callable[[str], str]:
+    """A file, and no action that stands where it is taken for one."""
+
+    def checked(text: str) -> str:
+        path = file(text)
+        if text in actions and not path.exists():
+            raise argparse.ArgumentTypeError(
+                f"there is no file {text}; if it is the action: that comes directly after the command, backfill {text}"
+            )
+        return text
+
+    return checked
+
+
+def place(text: str) -> Path:
+    """Where a file may be made, beside which one of a similar name may be made, too."""
+    path = file(text)
+    if _no_file(path):
+        raise argparse.ArgumentTypeError(f"{text!r} is no file; it may be one that is not there yet")
+    return path
+
+
+def _no_file(path: Path) -> bool:
+    folder = path.parent.resolve()
+    if folder == Path("/dev") or folder.is_relative_to("/proc"):  # /dev/stdout may lead to a file
+        return True
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # it is not there, or whoever writes it will say why not
+        return False
 
 
 def textfile(text: str) -> Path:
