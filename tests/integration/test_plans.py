@@ -231,6 +231,30 @@ async def test_a_step_of_a_backfill_reads_no_more_than_its_lines(
     assert 250 <= read["backfill_line"] <= 2 * 250, read
 
 
+async def test_how_far_a_backfill_is_costs_what_was_sent_since(
+    database: Database, worker_connection: asyncpg.Connection
+) -> None:
+    """Of many pending changes those are read that were sent, though it was planned while there were none."""
+    arguments = ("{default}", "{300}", "may.csv", NOW.isoformat(), 75)
+    await worker_connection.execute(f"PREPARE backfill_pace AS {query('backfill_pace')}")
+    await read_by(worker_connection, "backfill_pace", *arguments)
+    await Store(database.pool, worker="w").register({"default": AccountSettings()})
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.outbox (appointment_id, changes, lane, source)
+        SELECT 'app_' || i, '{"note": null}', 'backfill', 'may.csv' FROM generate_series(1, 3000) AS i
+        """
+    )
+    await database.pool.execute(
+        """
+        INSERT INTO caspen_sync.attempt (account, appointment_id, change_ids, started_at, duration_ms, outcome, worker)
+        SELECT account, appointment_id, ARRAY[id], now(), 1, 'synced', 'w' FROM caspen_sync.outbox LIMIT 100
+        """
+    )
+    read = await read_by(worker_connection, "backfill_pace", *arguments)
+    assert (read["attempt"], read["outbox"]) == (100, 100), read
+
+
 async def read_by(conn: asyncpg.Connection, prepared: str, *arguments: str | int) -> dict[str, float]:
     """How many rows of each of our tables a prepared statement of a backfill looks at, filtered ones too. Nothing of it
     stays but its plan."""
