@@ -15,6 +15,8 @@ from tests.support.systemd import NotifySocket, notify_socket
 from worker import privacy
 from worker.systemd import LONGEST_STATUS, Notifier
 
+OURS, ANOTHERS = "this process", "the next one"
+
 
 @pytest.fixture
 def heard(tmp_path: Path) -> Iterator[NotifySocket]:
@@ -125,10 +127,10 @@ def test_a_status_is_one_line(heard: NotifySocket, monkeypatch: pytest.MonkeyPat
     ("usec", "pid", "seconds"),
     [
         ("60000000", None, 60.0),
-        ("1500000", os.getpid(), 1.5),
-        ("60000000", os.getpid() + 1, None),
+        ("1500000", OURS, 1.5),
+        ("60000000", ANOTHERS, None),
         ("60000000", "", None),
-        (None, os.getpid(), None),
+        (None, OURS, None),
         ("0", None, None),
         ("", None, None),
         ("-5", None, None),
@@ -137,9 +139,10 @@ def test_a_status_is_one_line(heard: NotifySocket, monkeypatch: pytest.MonkeyPat
         ("9" * 5000, None, None),
     ],
 )
-def test_the_watchdog(heard: NotifySocket, usec: str | None, pid: int | str | None, seconds: float | None) -> None:
+def test_the_watchdog(heard: NotifySocket, usec: str | None, pid: str | None, seconds: float | None) -> None:
     """Its time is that of the unit; None when there is none, none that makes sense, or another process is meant."""
-    watchdog = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
+    pids: dict[str | None, int | str] = {OURS: os.getpid(), ANOTHERS: os.getpid() + 1}
+    watchdog = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pids.get(pid, pid)}
     environ = heard.environment() | {name: str(value) for name, value in watchdog.items() if value is not None}
     assert Notifier(environ).watchdog_s == seconds
 
