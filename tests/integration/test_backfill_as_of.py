@@ -154,7 +154,9 @@ async def test_a_change_that_is_just_being_committed_counts(database: Database) 
         await database.write("app_a", {"note": "today's"}, conn=writer)
         moving = asyncio.create_task(moved(database, staging))
         await eventually(
-            lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            lambda: database.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ),
             what="a step that waits",
         )
         await held.commit()

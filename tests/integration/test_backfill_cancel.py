@@ -114,7 +114,9 @@ async def test_a_change_that_comes_meanwhile_is_due(database: Database, news: st
         await holder.execute("SELECT FROM caspen_sync.queue FOR UPDATE")
         cancelling_it = asyncio.create_task(cancelled(database))
         await eventually(
-            lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            lambda: database.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ),
             what="it to wait",
         )
         # What take_in and bring_back do, by who holds the row.
@@ -146,7 +148,9 @@ async def test_a_change_that_is_brought_back_and_tried_meanwhile_is_not_forgotte
         await holder.execute("SELECT FROM caspen_sync.queue WHERE appointment_id = 'app_a' FOR UPDATE")
         cancelling_it = asyncio.create_task(cancelled(database))
         await eventually(
-            lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            lambda: database.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ),
             what="it to wait",
         )
         await retry(conn, await find(conn, Filter()), By(who="ann@desk"))

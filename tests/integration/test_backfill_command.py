@@ -292,7 +292,10 @@ async def test_a_dry_run_is_interrupted(database: Database) -> None:
     """75, and a word."""
     process = await start("backfill", "-", "--dry-run", env=environment(database.dsn, NOBODY), piped=True)
     await eventually(
-        lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'caspen-sync'"),
+        lambda: database.value(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE application_name = 'caspen-sync' AND datname = current_database()"
+        ),
         what="that it has begun",
     )
     process.send_signal(signal.SIGINT)

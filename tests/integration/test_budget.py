@@ -22,8 +22,9 @@ MODES: list[tuple[ThrottleName, bool]] = [
 
 
 async def test_the_budget_is_kept_and_used(database: Database) -> None:
-    """With a backlog: at most the limit in any window, no 429, and 98 % of what slots can give."""
-    await _check(database, "fixed", whole_seconds=True, processes=4, cycles=3)
+    """With a backlog: at most the limit in any window, no 429, and next to all of what slots can give; the exact share
+    is for the long tests, beside which nothing runs."""
+    await _check(database, "fixed", whole_seconds=True, processes=4, cycles=3, at_least=0.93)
 
 
 @pytest.mark.long
@@ -32,12 +33,14 @@ async def test_the_budget_is_kept_and_used(database: Database) -> None:
 async def test_the_budget_is_kept_and_used_over_ten_windows(
     database: Database, throttle: ThrottleName, whole_seconds: bool, processes: int
 ) -> None:
-    """The same in each way in which a server may count, for ten windows."""
-    await _check(database, throttle, whole_seconds=whole_seconds, processes=processes, cycles=10)
+    """The same in each way in which a server may count, for ten windows, with 98 % of what slots can give."""
+    # By way of a PgBouncer each round takes some milliseconds more; in so short a window that is more than one percent.
+    at_least = 0.93 if way_through(database.dsn) else 0.98
+    await _check(database, throttle, whole_seconds=whole_seconds, processes=processes, cycles=10, at_least=at_least)
 
 
 async def _check(
-    database: Database, throttle: ThrottleName, *, whole_seconds: bool, processes: int, cycles: int
+    database: Database, throttle: ThrottleName, *, whole_seconds: bool, processes: int, cycles: int, at_least: float
 ) -> None:
     wanted = cycles * LIMIT + 1
     for number in range(wanted + LIMIT):
@@ -71,5 +74,4 @@ async def _check(
     assert await database.value("SELECT count(held_until) FROM caspen_sync.rate_slot") == 0
     use = budget_use(log, limit=LIMIT, window_s=WINDOW_S, guard_s=GUARD_S)
     print(f"{throttle} whole={whole_seconds} processes={processes}: {use.share:.3f} of the budget")
-    # By way of a PgBouncer each round takes some milliseconds more; in so short a window that is more than one percent.
-    assert use.share >= (0.93 if way_through(database.dsn) else 0.98), use
+    assert use.share >= at_least, use

@@ -93,7 +93,8 @@ async def test_a_transaction_that_may_not_last(server: Server) -> None:
             async with holding(database, "SELECT FROM caspen_sync.queue FOR UPDATE"):
                 await set_default(database, "transaction_timeout", "300ms")
                 await database.rows(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'caspen-sync'"
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name = 'caspen-sync' AND datname = current_database()"
                 )
                 await service.says("write_back_waits", "terminating connection due to transaction timeout")
             await one.nothing_lost()

@@ -34,7 +34,8 @@ RETRY = {"RETRY__MAX_ATTEMPTS": "2", "RETRY__QUICK_ATTEMPTS": "2", "API__TIMEOUT
 
 async def assert_discreet(database: Database) -> None:
     """No statement that Postgres shows to others holds a value: they are parameters."""
-    for row in await database.rows("SELECT query FROM pg_stat_activity WHERE application_name = 'caspen-sync'"):
+    ours = "application_name = 'caspen-sync' AND datname = current_database()"
+    for row in await database.rows(f"SELECT query FROM pg_stat_activity WHERE {ours}"):
         canary.watch(row["query"], where="pg_stat_activity.query")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import itertools
 import os
 import sys
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.packing import gzipped
 from tests.support.sources import found, found_in
 from worker.backfill.decoding import in_utf8, known_encoding
 from worker.backfill.lines import LINE_MAX_BYTES, lines
@@ -31,14 +31,14 @@ def header_and(note: str) -> str:
 
 async def test_gzip_is_unpacked(tmp_path: Path) -> None:
     """One member, several in a row, or with padding behind; and whatever the file is called."""
-    packed = gzip.compress(LINE)
+    packed = gzipped(LINE)
     for name, content in (("a.jsonl.gz", packed), ("a.gz", packed * 3 + b"\0" * 512), ("a.jsonl", packed * 2)):
         assert len((await found_in(tmp_path / name, content)).rows) == content.count(b"\x1f\x8b\x08")
 
 
 async def test_how_much_was_read_is_of_the_file_itself(tmp_path: Path) -> None:
     """So that it can be held against the file's size, however well that is packed."""
-    packed = gzip.compress(LINE * 20_000)
+    packed = gzipped(LINE * 20_000)
     batches = (await found_in(tmp_path / "a.jsonl.gz", packed)).batches
     assert len(batches) == 4
     assert [batch.read for batch in batches] == sorted(batch.read for batch in batches)
@@ -48,10 +48,10 @@ async def test_how_much_was_read_is_of_the_file_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (gzip.compress(os.urandom(3000).hex().encode() + b"\n" + LINE * 50_000)[:-9], "after line .*: it is cut short"),
-        (gzip.compress(LINE)[:30] + b"\xff" * 30, "cannot be read after line 0: it is damaged"),
-        (gzip.compress(LINE)[:-6] + b"\xff" * 6, "it is damaged"),
-        (gzip.compress(LINE) + b"something else", "after line 1: it is damaged, or something else follows"),
+        (gzipped(os.urandom(3000).hex().encode() + b"\n" + LINE * 50_000)[:-9], "after line .*: it is cut short"),
+        (gzipped(LINE)[:30] + b"\xff" * 30, "cannot be read after line 0: it is damaged"),
+        (gzipped(LINE)[:-6] + b"\xff" * 6, "it is damaged"),
+        (gzipped(LINE) + b"something else", "after line 1: it is damaged, or something else follows"),
         (b"", "cannot be read: it is cut short"),
         (LINE, "is called .gz, and is not packed by gzip"),
     ],
