@@ -49,6 +49,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(len(os.sched_getaffinity(0)), _PROCESSES_MAX)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """As root, the wheel makes a user and opens the folders above, which get their permissions back. Before the test
+    processes begin and after they have ended: else each would do so, and undo it, while the others' servers run."""
+    if config.option.numprocesses and os.geteuid() == 0:
+        opened = contextlib.ExitStack()
+        config.add_cleanup(opened.close)
+        opened.enter_context(embedded_postgres())
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what the choice of server makes a difference to: most tests of HTTP, and all with a server of their own,
