@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import random
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from tests.support.audit import (
     assert_settled,
     most_in_any_window,
 )
+from tests.support.changes import made_up_change
 from tests.support.database import Database
 from tests.support.pgbouncer import pgbouncer
 from tests.support.processes import TOKEN, command, environment, start
@@ -29,18 +29,6 @@ WINDOW_S = 1.0
 PROCESSES = 3
 
 
-def _change(chance: random.Random, number: int) -> dict[str, Any]:
-    """One change; its note numbers the appointment's changes, so that the log shows their order."""
-    change: dict[str, Any] = {"note": f"change {number}"}
-    if chance.random() < 0.5:
-        change["room_id"] = chance.choice([None, 1, 2, 3])
-    if chance.random() < 0.3:
-        change["confirmed"] = chance.random() < 0.5
-    if chance.random() < 0.3:
-        change["resource_ids"] = [chance.randint(1, 9)]
-    return change
-
-
 async def _write(database: Database, seed: int, appointments: range) -> None:
     """One writer: up to six changes for each of its appointments, some in one transaction, some rolled back."""
     chance = random.Random(seed + appointments.start)
@@ -49,7 +37,7 @@ async def _write(database: Database, seed: int, appointments: range) -> None:
             for number in range(1, chance.randint(1, 6) + 1):
                 transaction = conn.transaction()
                 await transaction.start()
-                await database.write(f"app_{appointment:04}", _change(chance, number), conn=conn)
+                await database.write(f"app_{appointment:04}", made_up_change(chance, number), conn=conn)
                 if chance.random() < 0.1:
                     await transaction.rollback()
                 else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support import canary
+from tests.support.changes import made_up_change
 from tests.support.database import Database
 from worker.sandbox import Appointments, Entry
 
@@ -38,24 +39,13 @@ def year(
     """So many changes for each appointment, those of all appointments in between each other; some lines come once more
     somewhere later. Each appointment is of one account."""
     lines = [
-        Line(accounts[number % len(accounts)], f"app_{number:05}", _change(chance, nth))
+        Line(accounts[number % len(accounts)], f"app_{number:05}", made_up_change(chance, nth))
         for number, nth in itertools.product(range(appointments), range(1, changes + 1))
     ]
     lines += chance.sample(lines, int(len(lines) * duplicates))
     chance.shuffle(lines)
     canary.sing([line.changes for line in lines])
     return lines
-
-
-def _change(chance: random.Random, number: int) -> dict[str, Any]:
-    change: dict[str, Any] = {"note": f"change {number}"}
-    if chance.random() < 0.5:
-        change["room_id"] = chance.choice([None, 1, 2, 3])
-    if chance.random() < 0.3:
-        change["confirmed"] = chance.random() < 0.5
-    if chance.random() < 0.3:
-        change["resource_ids"] = [chance.randint(1, 9) for _ in range(chance.randint(1, 3))]
-    return change
 
 
 # -- how they are written ----------------------------------------------------------------------------------------------
