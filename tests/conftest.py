@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -37,14 +38,19 @@ settings.load_profile("noisy")
 # Each has a Postgres of its own.
 _PROCESSES_MAX = 4
 
+# What tests start is to hear a SIGHUP, also when nohup started the tests: what is ignored stays so in a child.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
 # What tests log in this process goes the way of a real one, every level of it.
 telemetry.configure(LogSettings(format="json", level="debug"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """In how many processes the tests run if `-n` says nothing: one for each core, since most of a test is waiting. The
-    long ones measure and fill the machine themselves, so each has it for itself; and with `-s` a person reads along."""
-    if "not long" not in config.option.markexpr or config.option.capture == "no":
+    """In how many processes the tests run if `-n` says nothing: one for each core, since most of a test is waiting, but
+    one where any of them measures; and with `-s` a person reads along."""
+    chosen = config.option.markexpr
+    if ("not long" not in chosen and "not alone" not in chosen) or config.option.capture == "no":
         return 0
     return min(len(os.sched_getaffinity(0)), _PROCESSES_MAX)
 

@@ -24,6 +24,7 @@ BACKFILL = 120
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_it_takes_as_long_as_was_told(database: Database) -> None:
     """With a service at work and live changes coming as before, a backfill takes what the estimate said, to 15 %."""
     sandbox_settings = SandboxSettings(tokens=(TOKEN,), limit=LIMIT, window_s=WINDOW_S, latency_s=0.05)

@@ -95,6 +95,7 @@ def told(seconds: Sequence[float]) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("loading", [False, True])
 @pytest.mark.parametrize("apart_s", [0.2, 0.4])
 async def test_live_changes_do_not_wait_for_a_backfill(
@@ -131,6 +132,7 @@ async def test_live_changes_do_not_wait_for_a_backfill(
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_what_the_reserve_leaves_is_used(database: Database, tmp_path: Path) -> None:
     """Without live changes, over ten windows: at least 98 % of what slots beside the reserve can give."""
     wanted = 10 * (LIMIT - RESERVE) + 1

@@ -28,6 +28,7 @@ async def test_the_budget_is_kept_and_used(database: Database) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize(("throttle", "whole_seconds"), MODES)
 async def test_the_budget_is_kept_and_used_over_ten_windows(

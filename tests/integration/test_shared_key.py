@@ -134,6 +134,7 @@ def ours(sandbox: Sandbox, since: float) -> list[Entry]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("throttle", THROTTLES)
 async def test_what_somebody_else_uses_is_held_back(database: Database, throttle: ThrottleName) -> None:
     """A third of the key is somebody else's, steadily: with a backlog the worker causes next to no 429, says so, and
