@@ -92,13 +92,13 @@ async def test_a_database_that_goes_dark(server: Server, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("dsn", "said", "mend", "code"),
     [
-        (f"postgresql://u:p4ssw0rd2f9c@127.0.0.1:{closed_port()}/x", "cannot be reached", "does Postgres run", 69),
+        ("postgresql://u:p4ssw0rd2f9c@127.0.0.1:CLOSED/x", "cannot be reached", "does Postgres run", 69),
         ("nonsense://p4ssw0rd2f9c", "is no Postgres URI", "is database.dsn right", 78),
     ],
 )
 async def test_a_dsn_that_leads_nowhere(dsn: str, said: str, mend: str, code: int) -> None:
     """Nobody is there, or it is no address: why, and never the password."""
-    found = (await looked(dsn))["database"]
+    found = (await looked(dsn.replace("CLOSED", str(closed_port()))))["database"]
     holds(found, BAD, said, mend)
     assert found.exit_code == code
     assert "p4ssw0rd2f9c" not in repr(found)
