@@ -116,6 +116,19 @@ async def test_the_rate_is_that_of_whole_windows(database: Database, time: Time)
 
 
 @pytest.mark.usefixtures("time")
+async def test_backing_off(database: Database) -> None:
+    """What rests is told apart from what is due and from what is on the wire, due again when its lease ends."""
+    gauge = await gauge_of(database, lines=1)
+    assert not (await gauge.look()).backing_off
+    await database.pool.execute(
+        "UPDATE caspen_sync.queue SET due_at = now() + interval '60 s', leased_until = now() + interval '60 s'"
+    )
+    assert not (await gauge.look()).backing_off
+    await database.pool.execute("UPDATE caspen_sync.queue SET leased_until = NULL")
+    assert (await gauge.look()).backing_off
+
+
+@pytest.mark.usefixtures("time")
 async def test_the_budget(database: Database) -> None:
     """Slots in use, and those kept for live changes."""
     gauge = await gauge_of(database, lines=1)

@@ -65,8 +65,8 @@ class Progress:
     pending: int
     parked: int
     accounts: tuple[AccountProgress, ...]
-    on_the_wire: bool = False
-    """Whether any request is, of whatever process."""
+    backing_off: bool = False
+    """Whether changes rest, none is due, and no request is on the wire, of whatever process."""
     stopping: bool = False
     """Whether only requests on the wire are waited for."""
     fault: str | None = None
@@ -178,7 +178,8 @@ class Gauge:
             changes=sum(one.loaded for one in count.found.values()),
             pending=sum(_pending(count.found[name], pace) for name, pace in paces.items()),
             parked=sum(count.found[name].parked + pace["parked"] for name, pace in paces.items()),
-            on_the_wire=left.leased_for_s is not None,
+            # An outlook cannot tell a rest from a lease, and may be newer: what was just claimed seems to be due later.
+            backing_off=left.waiting and not left.due and left.leased_for_s is None,
             accounts=tuple(
                 _account(count, pace, outlooks[name], measured_s=measured_s[name]) for name, pace in paces.items()
             ),

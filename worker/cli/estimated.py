@@ -19,7 +19,8 @@ def when(estimate: Estimate) -> str:
         return f"as things are it is never done: {_in_the_way(stuck)}"
     at = estimate.done_at.astimezone().strftime("%a %Y-%m-%d %H:%M")
     rate = sum(one.per_minute for one in estimate.accounts if one.requests)
-    return f"done in about {duration(estimate.seconds)}, {at}, at {_rate(rate)} requests a minute"
+    takes = "less than a second" if estimate.seconds < 1 else f"about {duration(estimate.seconds)}"
+    return f"done in {takes}, {at}, at {_rate(rate)} requests a minute"
 
 
 def remarks(estimate: Estimate) -> Iterator[str]:

@@ -66,7 +66,7 @@ def details(progress: Progress, now: datetime | None = None) -> Iterator[str]:
     if progress.pending:
         several = len(progress.accounts) > 1
         for one in progress.accounts:
-            if one.pending and (why := _waits_for(one.outlook, on_the_wire=progress.on_the_wire)):
+            if one.pending and (why := _waits_for(one.outlook, backing_off=progress.backing_off)):
                 yield f"account {one.account}: {why}" if several else why
         if progress.done_in_s is not None:
             yield about(progress.done_in_s, now)
@@ -85,7 +85,7 @@ def about(seconds: float, now: datetime | None = None) -> str:
     return f"done about {at:%a %H:%M}" if at - now < THIS_WEEK else f"done about {at:%F}"
 
 
-def _waits_for(outlook: Outlook, *, on_the_wire: bool) -> str:
+def _waits_for(outlook: Outlook, *, backing_off: bool) -> str:
     """Empty: for nothing but its turn."""
     until = "" if outlook.paused_for_s is None else f", next probe in {duration(max(0.0, outlook.paused_for_s))}"
     match outlook.pause_kind:
@@ -100,7 +100,7 @@ def _waits_for(outlook: Outlook, *, on_the_wire: bool) -> str:
         case "down":
             return f"the API is down ({outlook.pause_reason}){until}"
         case None:
-            if not outlook.due and not on_the_wire and (outlook.ready_in_s or 0.0) > NOTHING_DUE_S:
+            if backing_off and not outlook.due and (outlook.ready_in_s or 0.0) > NOTHING_DUE_S:
                 return f"backing off, goes on in {duration(outlook.ready_in_s or 0.0)}"
             return ""
 
