@@ -24,6 +24,8 @@ from worker.sqlfiles import query
 
 # Changes of one transaction: it locks their appointments' rows of the queue.
 BATCH = 500
+# A retry may give up changes of a backfill, whose row is held while that is accepted or a line of it waits.
+LOCK_WAIT = "1s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,8 @@ async def _bring_back(
         async with conn.transaction():
             # A statement of its own, so that the next one sees what was settled while this one waited.
             await conn.execute(query("lock_appointments"), account, ids)
+            # From here on claims may wait for us, and we for whoever loads a backfill.
+            await conn.execute(query("wait_briefly"), LOCK_WAIT)
             rows = await conn.fetch(query("bring_back"), account, ids, by.who, by.reason, changes)
             await conn.execute(query("wake"))
     return [Retried(id=row["id"], left_out=tuple(row["left_out"]), discarded=row["discarded"]) for row in rows]

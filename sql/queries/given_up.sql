@@ -4,7 +4,7 @@
 -- Out: one row: how many changes.
 --
 -- One that had failed before as well, while others did not, stays parked: it is what the API stumbles over. So does one
--- that was brought back like this before, which stands in its history.
+-- that was brought back like this before, which stands in its history, and one of a backfill that was cancelled.
 -- Locks as reinstate.sql does.
 WITH peeked AS MATERIALIZED (
     SELECT u.account, u.appointment_id
@@ -40,6 +40,8 @@ WITH peeked AS MATERIALIZED (
       AND o.attempts <= r.charged
       AND NOT EXISTS (SELECT FROM caspen_sync.intervention i
                       WHERE i.account = r.account AND i.change_id = r.id AND i.who = 'caspen-sync')
+      AND (o.lane = 'live' OR (
+          SELECT b.cancelled_at FROM caspen_sync.backfill b WHERE b.account = o.account AND b.name = o.source) IS NULL)
     RETURNING o.account, o.id
 ), written_down AS (
     INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason)

@@ -21,11 +21,15 @@ WITH forgotten AS MATERIALIZED (
     USING lines d
     WHERE l.account = d.account AND l.name = d.name AND l.nth = d.nth
 ), left_out AS MATERIALIZED (
-    SELECT l.account, l.name, l.nth FROM caspen_sync.backfill_left_out l
-    WHERE l.account = $1 AND l.name = $2
-    ORDER BY l.nth
-    LIMIT $3
-    FOR UPDATE SKIP LOCKED
+    SELECT l.account, l.name, l.nth
+    FROM forgotten f
+    CROSS JOIN LATERAL (
+        SELECT l.account, l.name, l.nth FROM caspen_sync.backfill_left_out l
+        WHERE l.account = f.account AND l.name = f.name
+        ORDER BY l.nth
+        LIMIT $3
+        FOR UPDATE SKIP LOCKED
+    ) AS l
 ), also AS (
     DELETE FROM caspen_sync.backfill_left_out l
     USING left_out d

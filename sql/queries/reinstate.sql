@@ -1,5 +1,5 @@
 -- An account was paused for what went wrong in a row: the changes get back what that charged them, and what was parked by
--- it is pending again, at its old place.
+-- it is pending again, at its old place, unless its backfill was cancelled.
 -- In:  $1 account text, $2 kind text.
 -- Out: one row: how many changes, and how many of them were parked.
 -- Locks rows of the queue and then of run_up, each in key order; no account is locked.
@@ -23,6 +23,8 @@ WITH peeked AS MATERIALIZED (
     SET state = 'pending', finished_at = NULL, attempts = greatest(0, o.attempts - r.charged)
     FROM (SELECT account, unnest(change_ids) AS id, charged FROM run_up) AS r
     WHERE o.account = r.account AND o.id = r.id AND o.state NOT IN ('synced', 'discarded')
+      AND (o.state = 'pending' OR o.lane = 'live' OR (
+          SELECT b.cancelled_at FROM caspen_sync.backfill b WHERE b.account = o.account AND b.name = o.source) IS NULL)
     RETURNING o.id
 ), queued AS (
     UPDATE caspen_sync.queue q

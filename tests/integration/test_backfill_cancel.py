@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -16,8 +17,9 @@ from worker.backfill import cancelling
 from worker.backfill.cancelling import Cancelled, cancel
 from worker.backfill.registry import backfills
 from worker.byhand import By
-from worker.errors import BackfillTakenOver
+from worker.errors import BackfillTakenOver, DatabaseUnreachable
 from worker.parked import Filter, discard, find, retry
+from worker.store import Store
 
 LINES = [(f"app_{number}", {"room_id": number}) for number in range(20)]
 
@@ -97,6 +99,55 @@ async def test_other_changes_stay(database: Database) -> None:
         ("app_b", 1, "live"),
         ("app_c", 1, "backfill"),
     ]
+
+
+@pytest.mark.parametrize("bring_back", [Store.given_up, lambda store, account: store.reinstate(account, "down")])
+async def test_the_end_of_an_outage_brings_nothing_of_it_back(
+    database: Database, bring_back: Callable[[Store, str], Awaitable[object]]
+) -> None:
+    """What was parked in an outage stays parked; that of another backfill is pending again."""
+    store = await registered(database)
+    await loaded(database, LINES[:1])
+    await loaded(database, LINES[1:2], name="another")
+    await store.take_in(["default"])
+    await database.pool.execute(
+        "UPDATE caspen_sync.outbox SET state = 'parked', finished_at = now(), attempts = 1;"
+        "UPDATE caspen_sync.queue SET due_at = 'infinity';"
+        "INSERT INTO caspen_sync.run_up"
+        " SELECT account, 'down', appointment_id, '503', ARRAY[id], 1 FROM caspen_sync.outbox"
+    )
+    await cancelled(database)
+    await database.pool.execute("UPDATE caspen_sync.backfill SET cancelled_at = now() WHERE name = $1", NAME)
+    await bring_back(store, "default")
+    assert [(appointment, state) for appointment, _, state in await outbox(database)] == [
+        ("app_0", "parked"),
+        ("app_1", "pending"),
+    ]
+
+
+async def test_a_retry_waits_a_moment_only_for_who_loads(database: Database) -> None:
+    """It holds rows of the queue, for which claims wait; the backfill it counts in may be held for long."""
+    store = await registered(database)
+    await loaded(database, LINES[:1])
+    await store.take_in(["default"])
+    await database.pool.execute("UPDATE caspen_sync.outbox SET state = 'parked', finished_at = now()")
+    live = await database.write("app_0", {"room_id": 7})
+    await database.pool.execute(
+        "INSERT INTO caspen_sync.appointment (account, appointment_id, resource, synced_at, last_change_id, set_by)"
+        " VALUES ('default', 'app_0', '{}', now(), $1, jsonb_build_object('room_id', $1::bigint))",
+        live,
+    )
+    async with (
+        database.pool.acquire() as loading,
+        loading.transaction(),
+        database.workers.acquire() as conn,
+        asyncio.timeout(10),
+    ):
+        await loading.execute("SELECT FROM caspen_sync.backfill FOR UPDATE")
+        with pytest.raises(DatabaseUnreachable, match="somebody holds a lock that this needs; nothing was done"):
+            await retry(conn, await find(conn, Filter()), By(who="ann@desk"))
+        await store.take_in(["default"])
+    assert [state for _, _, state in await outbox(database)] == ["parked", "pending"]
 
 
 @pytest.mark.parametrize("news", ["live", "brought back"])

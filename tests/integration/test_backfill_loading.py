@@ -137,6 +137,22 @@ async def test_an_earlier_process_is_stopped_in_the_middle_of_loading(
     assert sorted(map(repr, await changes(database))) == sorted(map(repr, IN_OUTBOX))
 
 
+async def test_of_two_that_begin_at_once_one_has_all_accounts(database: Database) -> None:
+    """In whatever order they come by them, the later has them all, so that they never stop each other."""
+    both = ("default", "north")
+    first = await begun(database, accounts=both)
+    second = await begun(database, accounts=both)
+    default, north = row(1, "app_1", {"note": "x"}), row(2, "app_2", {"note": "x"}, account="north")
+    await first.stage([default])
+    await second.stage([north])
+    await second.stage([default])
+    with pytest.raises(BackfillTakenOver):
+        await first.stage([north])
+    await first.abandon()
+    assert (await second.accept()).new == 2
+    assert (await moved(database, second)).lines == 2
+
+
 async def test_what_is_abandoned_leaves_nothing(database: Database) -> None:
     """Neither a line nor an entry; but what was accepted before stays."""
     await (await staged(database, LINES)).abandon()

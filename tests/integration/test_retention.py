@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -281,7 +282,10 @@ async def test_a_backfill_that_was_killed_while_it_was_read_begins_anew(database
     await staged(database, [(f"app_{number}", {"room_id": number}) for number in range(3)])
     await database.pool.execute("UPDATE caspen_sync.backfill SET touched_at = now() - interval '2 days'")
     assert (await prune(database.workers, retention_days=1)).lines == 3
-    staging = await staged(database, [("app_a", {"note": "n"})])
+    staging = await staged(database, [("app_a", {"note": "n"})], as_of=datetime(2026, 1, 1, tzinfo=UTC))
     await database.pool.fetchrow(query("prune_backfill"), "default", NAME, 100)
     assert (await staging.accept()).new == 1
-    assert (await moved(database, staging)).lines == 1
+    await database.write("app_a", {"note": "newer"})
+    assert (await moved(database, staging)).left_out == 1
+    await database.pool.fetchrow(query("prune_backfill"), "default", NAME, 100)
+    assert await database.value("SELECT count(*) FROM caspen_sync.backfill_left_out") == 1

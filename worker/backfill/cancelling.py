@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from worker import clock
 from worker.backfill.staging import drop_lines
 from worker.database import understood
 from worker.sqlfiles import query
 
 # Pending changes that one step looks at.
 STEP = 250
-# How often it is looked whether what is on the wire has been answered, in seconds.
+# How often it is looked whether what is on the wire has been answered, in seconds; less often where a look takes long.
 LOOK_S = 0.25
+LOOK_AT_LAST_S = 10.0
+LOOKS_APART_TIMES = 9
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class Cancelled:
     discarded: int = 0
     on_the_wire: int = 0
     """Changes whose answer is waited for."""
+    not_loaded: int = 0
+    """Lines that will never be loaded."""
 
 
 async def cancel(pool: asyncpg.Pool, name: str, *, who: str, look_on: Callable[[Cancelled], None]) -> Cancelled:
@@ -36,11 +41,14 @@ async def cancel(pool: asyncpg.Pool, name: str, *, who: str, look_on: Callable[[
     done = Cancelled()
     with understood():
         accounts = await pool.fetch(query("backfill_cancel"), name, who)
+    done.not_loaded = sum(row["unloaded"] for row in accounts)
     for row in accounts:
         await drop_lines(pool, row["account"], name, row["token"], behind=row["loaded_nth"])
     for row in accounts:
-        while await _walk(pool, row["account"], name, done, look_on):  # noqa: ASYNC110  nobody tells of an answer
-            await asyncio.sleep(LOOK_S)
+        began = clock.now()
+        while await _walk(pool, row["account"], name, done, look_on):
+            await asyncio.sleep(min(LOOK_AT_LAST_S, max(LOOK_S, LOOKS_APART_TIMES * (clock.now() - began))))
+            began = clock.now()
     return done
 
 

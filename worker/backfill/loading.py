@@ -20,11 +20,11 @@ from worker.sqlfiles import query
 # Lines of one step, a transaction of some 40 ms.
 STEP = 1000
 # A step gives up before an application that waits for it could be ended as the victim of a deadlock, which Postgres
-# looks for after a second. One line alone can wait: it holds nothing that somebody else could wait for.
+# looks for after a second. One line alone holds no appointment that somebody else could wait for, only the backfill,
+# which others want now and then: it waits longer, and then as long again without holding anything.
 LOCK_WAIT_MS = 100
 STEP_MS = 700
-# How long a single line waits before it is tried anew, so that Ctrl-C is heard.
-PATIENCE_MS = 5_000
+ALONE_WAIT_MS = 500
 # After a step that gave up, the next one tries so much less.
 SHRINK = 8
 # How long Postgres is left alone when it is away, in seconds.
@@ -86,6 +86,8 @@ class Loader:
                 loaded.waiting = size == 1
                 size = max(1, size // SHRINK)
                 look_on(loaded)
+                if loaded.waiting:
+                    await asyncio.sleep(ALONE_WAIT_MS / 1000)
                 continue
             loaded.waiting = False
             loaded.lines += step.lines
@@ -114,7 +116,7 @@ class Loader:
 
     async def _step(self, account: str, size: int) -> Loaded | None:
         """What it moved; None: somebody holds one of these appointments, and nothing was done."""
-        limits = [f"{PATIENCE_MS}ms", "0"] if size == 1 else [f"{LOCK_WAIT_MS}ms", f"{STEP_MS}ms"]
+        limits = [f"{ALONE_WAIT_MS}ms", "0"] if size == 1 else [f"{LOCK_WAIT_MS}ms", f"{STEP_MS}ms"]
         try:
             async with self._pool.acquire() as conn, conn.transaction():
                 await conn.execute(query("backfill_gently"), *limits)

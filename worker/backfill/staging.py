@@ -1,15 +1,16 @@
 """Staging: the lines of a source are copied into the database, and accepted all at once or not at all.
 
-Each process that loads a backfill takes it over by a token of its own. Every later step asks for that token, so of two
-processes only the one that came last goes on.
+Each process that loads a backfill takes it over by a token of its own, which is greater the later it began. Every later
+step asks for that token, so of two processes only the one that came last goes on.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 
@@ -67,13 +68,13 @@ class Staging:
 
         Raises BackfillRefused when it was cancelled, or when its lines are no longer known.
         """
-        token = uuid4()
         with understood():
+            now = datetime.fromtimestamp(await pool.fetchval(query("check_clock")), UTC)
+            token = _token(now)
             rows = await pool.fetch(query("backfill_begin"), sorted(accounts), name, token)
-            at = as_of or datetime.fromtimestamp(await pool.fetchval(query("check_clock")), UTC)
         for row in rows:
             _refuse(name, row)
-        staging = cls(pool, name=name, token=token, who=who, as_of=at)
+        staging = cls(pool, name=name, token=token, who=who, as_of=as_of or now)
         for row in rows:
             await staging._open(row["account"])
         return staging
@@ -159,6 +160,11 @@ async def drop_lines(pool: asyncpg.Pool, account: str, name: str, token: UUID, *
     while deleted == DROP_STEP:
         with understood():
             deleted = await pool.fetchval(query("backfill_drop_lines"), account, name, token, behind, DROP_STEP)
+
+
+def _token(now: datetime) -> UUID:
+    """Greater than that of whoever began before, by the database's clock."""
+    return UUID(int=int(now.timestamp() * 1_000_000) << 64 | secrets.randbits(64))
 
 
 def taken_over(name: str) -> BackfillTakenOver:
