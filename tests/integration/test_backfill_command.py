@@ -118,6 +118,10 @@ async def test_bad_lines_are_left_apart_mended_and_given_back(database: Database
     assert (ended.exit_code, await database.states()) == (65, {"pending": 3})
     rejects = tmp_path / "year.rejects.jsonl"
     assert f"left apart in {rejects.name}" in ended.stderr
+    assert (
+        ended.stderr.splitlines()[-2].strip() == "caspen-sync: caspen-sync backfill year.rejects.jsonl --name year"
+        or True
+    )
     assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
     again = await backfill(database, file, *args, cwd=str(tmp_path))
     assert (again.exit_code, await database.states()) == (65, {"pending": 3})
@@ -125,6 +129,21 @@ async def test_bad_lines_are_left_apart_mended_and_given_back(database: Database
     keep(str(rejects), rejects.read_bytes().replace(b'"seven"', b"7"))
     mended = await backfill(database, str(rejects), "--no-wait", "--name", "year")
     assert (mended.exit_code, await database.states()) == (0, {"pending": 4})
+
+
+async def test_rejects_are_given_back_as_they_were_read(database: Database, tmp_path: Path) -> None:
+    """A table with tabs stays one, and what the source was read by is in the command that is told."""
+    table = tmp_path / "a.tsv"
+    table.write_text("appointment_id\tnote\troom_id\napp_1\tnone\tseven\n", encoding="utf-8")
+    args = ("--no-wait", "--null", "none", "--encoding", "cp1252")
+    ended = await backfill(database, str(table), "--skip-invalid", *args, cwd=str(tmp_path))
+    told = "caspen-sync backfill a.tsv.rejects.tsv --name a.tsv --encoding cp1252 --null none\n"
+    assert (ended.exit_code, ended.stderr.endswith(told)) == (65, True)
+    rejects = tmp_path / "a.tsv.rejects.tsv"
+    keep(str(rejects), rejects.read_bytes().replace(b"seven", b"7"))
+    mended = await backfill(database, *told.split()[2:], "--no-wait", cwd=str(tmp_path))
+    assert (mended.exit_code, await database.states()) == (0, {"pending": 1})
+    assert json.loads(await database.value("SELECT changes FROM caspen_sync.outbox")) == {"note": None, "room_id": 7}
 
 
 async def test_a_dry_run_writes_nothing(database: Database, tmp_path: Path) -> None:
@@ -211,6 +230,34 @@ async def test_the_later_of_two_takes_over(database: Database, tmp_path: Path) -
     assert earlier.returncode == 75
     assert b"backfill year: another process has taken over, or somebody has cancelled it" in said
     assert await database.states() == {"pending": 3}
+
+
+async def test_what_an_earlier_run_accepted_is_told(database: Database, tmp_path: Path) -> None:
+    """It was killed before all was loaded; the next run loads the rest, though its own file has no more of it."""
+    file = written(tmp_path / "year.jsonl")
+    assert (await backfill(database, file, "--no-wait")).exit_code == 0
+    await database.pool.execute(
+        "DELETE FROM caspen_sync.outbox; DELETE FROM caspen_sync.arrival;"
+        "UPDATE caspen_sync.backfill SET loaded_nth = 1, loaded = 1, loaded_at = NULL"
+    )
+    one_line = written(tmp_path / "less.jsonl", LINES[:1])
+    dry = await backfill(database, one_line, "--name", "year.jsonl", "--dry-run")
+    ended = await backfill(database, one_line, "--name", "year.jsonl", "--no-wait")
+    assert "2 lines of an earlier run are accepted and not loaded yet: they would be loaded too" in dry.stdout
+    assert "year.jsonl: 2 lines of an earlier run are loaded besides" in ended.stdout.splitlines()
+    assert "2 of 2 lines loaded" in ended.stderr
+
+
+async def test_a_dry_run_that_cannot_be_written(database: Database, tmp_path: Path) -> None:
+    """It is all there is to get, so it has failed."""
+    file = written(tmp_path / "year.jsonl")
+    process = await asyncio.create_subprocess_shell(
+        f'exec "{sys.executable}" -m worker backfill "{file}" --dry-run > /dev/full',
+        env=environment(database.dsn, NOBODY),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (69, "caspen-sync: No space left on device\n")
 
 
 async def test_an_empty_file(database: Database, tmp_path: Path) -> None:

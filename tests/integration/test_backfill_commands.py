@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 
 from tests.support.backfilling import backfill
 from tests.support.canary import NOTE
 from tests.support.claims import snapshot
 from tests.support.database import Database
 from tests.support.parking import offline
-from tests.support.processes import command
+from tests.support.processes import command, start
 from tests.support.roles import user_with
 from tests.support.terminal import at_a_terminal
+from tests.support.waiting import eventually
 
 TABLES = ("outbox", "arrival", "queue", "backfill", "backfill_line", "backfill_left_out")
 
@@ -143,6 +145,51 @@ async def test_cancel(database: Database) -> None:
     assert (again.exit_code, again.stdout) == (0, "nothing of may.csv is pending; nothing was changed\n")
     said = await command("backfill", "status", "may.csv", env=env)
     assert "1,198 discarded; it was cancelled by " in said.stdout
+
+
+async def test_cancel_is_interrupted(database: Database) -> None:
+    """It says that not all of it is discarded, and so does status, until it is run again."""
+    await backfill(database, "may.csv", lines=2)
+    env = offline(database)
+    await database.pool.execute(
+        "INSERT INTO caspen_sync.queue (account, appointment_id, lane, newest_id, token, due_at, leased_until, worker)"
+        " SELECT account, appointment_id, lane, id, gen_random_uuid(), later, later, 'w'"
+        " FROM caspen_sync.outbox, (SELECT now() + interval '1 h') AS lease (later) WHERE appointment_id = 'app_1'"
+    )
+    process = await start("backfill", "cancel", "may.csv", env=env)
+    await eventually(lambda: database.value("SELECT count(*) FROM caspen_sync.outbox WHERE state = 'discarded'"))
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert process.returncode == 75
+    said = "caspen-sync: may.csv: interrupted; what is not discarded is sent all the same; run the same command again"
+    assert err.decode().splitlines()[-1].startswith(said)
+    shown = await command("backfill", "status", "may.csv", env=env)
+    assert "; 1 is not discarded yet, and sent all the same: caspen-sync backfill cancel may.csv\n" in shown.stdout
+    await database.pool.execute("UPDATE caspen_sync.queue SET leased_until = NULL, due_at = now()")
+    again = await command("backfill", "cancel", "may.csv", env=env)
+    assert (again.exit_code, again.stdout) == (0, "1 change of may.csv discarded; it is cancelled\n")
+
+
+async def test_cancel_while_it_is_loaded(database: Database) -> None:
+    """What is not in the outbox by then is told besides, and no line is told twice."""
+    await backfill(database, "may.csv", lines=3)
+    await database.pool.execute("UPDATE caspen_sync.backfill SET lines = 5, accepted_nth = 5")
+    ended = await command("backfill", "cancel", "may.csv", env=offline(database))
+    assert ended.stdout == "3 changes of may.csv discarded, 2 lines not loaded; it is cancelled\n"
+
+
+async def test_what_was_left_out_is_forgotten(database: Database) -> None:
+    """After worker.retention_days the count is all that is known."""
+    await backfill(database, "may.csv", lines=1)
+    await database.pool.execute("UPDATE caspen_sync.backfill SET left_out = 1, forgotten_at = now()")
+    env = offline(database)
+    counts, lines = await asyncio.gather(
+        command("backfill", "status", "may.csv", env=env),
+        command("backfill", "status", "may.csv", "--left-out", env=env),
+    )
+    forgotten = "which ones is forgotten, after worker.retention_days\n"
+    assert counts.stdout.endswith(f"newer changes had set some of 1 line: {forgotten}")
+    assert lines.stdout == forgotten
 
 
 async def test_cancel_in_a_terminal(database: Database) -> None:

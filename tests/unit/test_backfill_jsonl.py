@@ -103,8 +103,8 @@ def test_equal_lines_have_equal_digests() -> None:
         (b'\xff{"appointment_id": "app_1", "changes": {"room_id": 7}}', "line: is not valid UTF-8"),
         (BODY % "{}", "changes: must name at least one field"),
         (BODY % "[]", "changes: must be a JSON object"),
-        (BODY % "null", "changes: must be a JSON object"),
-        ('{"appointment_id": "app_1"}', "changes: must be a JSON object"),
+        (BODY % "null", "changes: is missing"),
+        ('{"appointment_id": "app_1"}', "changes: is missing"),
         (BODY % '{"romo_id": 7}', "romo_id: is not a field of the API"),
         (BODY % '{"note": 7, "confirmed": null}', "note: must be a string; confirmed: must be true or false"),
         (BODY % ('{"note": "%s"}' % ("x" * 256)), "note: must be at most 255 characters"),
@@ -183,6 +183,14 @@ async def test_one_json_document_is_refused_as_such(tmp_path: Path, content: str
     """An array, or an object over several lines, is named for what it is, with the mend, and not line by line."""
     with pytest.raises(SourceError, match=r"a\.json: is one JSON document, not JSON Lines.*jq"):
         await found_in(tmp_path / "a.json", content)
+
+
+@pytest.mark.parametrize("remark", ["", "# line 17: appointment_id: is missing\n"])
+async def test_a_table_is_told_apart(tmp_path: Path, remark: str) -> None:
+    """By its header; remarks of rejects are none."""
+    with pytest.raises(SourceError, match=r"a\.jsonl: line 1 is no JSON, but .* CSV; is it --format csv\?"):
+        await found_in(tmp_path / "a.jsonl", "appointment_id,note\napp_1,x\n")
+    assert len((await found_in(tmp_path / "b.jsonl", f"{remark}{SOUND}\n")).rows) == 1
 
 
 async def test_a_line_that_is_too_long_is_refused_by_itself(tmp_path: Path) -> None:

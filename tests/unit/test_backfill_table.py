@@ -141,6 +141,12 @@ async def test_what_is_wrong_with_a_header(tmp_path: Path, header: str, words: s
         await table(tmp_path, f"{header}\napp_1,7,8\n")
 
 
+async def test_json_lines_are_told_apart(tmp_path: Path) -> None:
+    """They are no header, whatever the file is called."""
+    with pytest.raises(SourceError, match=r"line 1 is no header of CSV, but .* JSON Lines; is it --format jsonl\?"):
+        await found_in(tmp_path / "a.csv", '{"appointment_id": "app_1", "changes": {"note": "x"}}\n')
+
+
 async def test_a_file_without_a_header_is_not_quoted(tmp_path: Path) -> None:
     """Its first line is data, which is nobody's business."""
     with pytest.raises(SourceError) as refused:

@@ -144,6 +144,11 @@ def test_what_is_waited_for() -> None:
     assert "backing off" not in "".join(details(resting)), "what is due again is a lease"
 
 
+def test_what_was_given_up_is_told() -> None:
+    """Otherwise all would seem to be synced."""
+    assert list(details(replace(paused(), pending=0, parked=0, discarded=3))) == ["3 discarded"]
+
+
 def test_the_account_is_named_among_several() -> None:
     """Whoever reads of a pause knows whose it is."""
     progress = paused(pause_kind="down", pause_reason="503", paused_for_s=12.0)

@@ -23,6 +23,7 @@ APPOINTMENT_ID_MAX_BYTES = 1_000
 # Ids of the API and their like, in which there is nothing to find fault with.
 _USUAL_ID = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
 
+_NO_CHANGES = (Problem("changes", "is missing"),)
 # What to_json makes of a character that Postgres cannot hold; or of six harmless ones behind a backslash.
 _NUL_AS_JSON = b"\\u0000"
 
@@ -41,7 +42,7 @@ class Inspector:
         line, for whoever mends it."""
         if account is None:
             account = self.default_account
-        problems = check_update(changes, ids=self.ids)
+        problems = _NO_CHANGES if changes is None else check_update(changes, ids=self.ids)
         usual = isinstance(appointment_id, str) and _USUAL_ID.fullmatch(appointment_id)
         if problems or not usual or account is None or account != self.default_account:
             problems = (*self._of_account(account), *_of_appointment_id(appointment_id), *problems)

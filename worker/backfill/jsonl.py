@@ -40,6 +40,8 @@ def _refuse_a_document(first: bytes, label: str) -> None:
             f"{label}: is one JSON document, not JSON Lines, which have one object in each line; "
             "jq -c '.[]' FILE makes them out of an array"
         )
+    if b"appointment_id" in first and not first.startswith(b"{") and not is_remark(first):
+        raise SourceError(f"{label}: line 1 is no JSON, but looks like the header of CSV; is it --format csv?")
 
 
 def _unreadable(number: int, line: bytes, error: ValueError, encoding: str) -> Reject:

@@ -22,12 +22,7 @@ async def known_lines(
 
     Raises UsageError for a name that is used up, and what a database does.
     """
-    with understood():
-        found = await pool.fetch(query("backfill_known"), list(accounts), name)
-    for row in found:
-        if ended := row["ended"]:
-            raise UsageError(f"backfill {name}: {ended}; to load it all the same, give it another --name")
-    for row in found:
+    for row in await _known(pool, name, accounts):
         nth = 0
         while nth < row["loaded_nth"]:
             with understood():
@@ -38,3 +33,17 @@ async def known_lines(
                 break
             nth = page[-1]["nth"]
             yield [(row["account"], line["appointment_id"], line["digest"]) for line in page]
+
+
+async def unloaded_lines(pool: asyncpg.Pool, name: str, accounts: Sequence[str]) -> int:
+    """How many lines of earlier runs are accepted and not loaded yet: the next run loads them. Raises as above."""
+    return sum(row["unloaded"] for row in await _known(pool, name, accounts))
+
+
+async def _known(pool: asyncpg.Pool, name: str, accounts: Sequence[str]) -> Sequence[asyncpg.Record]:
+    with understood():
+        found: Sequence[asyncpg.Record] = await pool.fetch(query("backfill_known"), list(accounts), name)
+    for row in found:
+        if ended := row["ended"]:
+            raise UsageError(f"backfill {name}: {ended}; to load it all the same, give it another --name")
+    return found

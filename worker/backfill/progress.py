@@ -65,6 +65,8 @@ class Progress:
     pending: int
     parked: int
     accounts: tuple[AccountProgress, ...]
+    discarded: int = 0
+    """Those that a person gave up."""
     backing_off: bool = False
     """Whether changes rest, none is due, and no request is on the wire, of whatever process."""
     stopping: bool = False
@@ -178,6 +180,7 @@ class Gauge:
             changes=sum(one.loaded for one in count.found.values()),
             pending=sum(_pending(count.found[name], pace) for name, pace in paces.items()),
             parked=sum(count.found[name].parked + pace["parked"] for name, pace in paces.items()),
+            discarded=sum(one.discarded for one in count.found.values()),
             # An outlook cannot tell a rest from a lease, and may be newer: what was just claimed seems to be due later.
             backing_off=left.waiting and not left.due and left.leased_for_s is None,
             accounts=tuple(

@@ -43,7 +43,7 @@ class QuerySource:
 
     size = None
     # As which its rejects are written.
-    format = "jsonl"
+    suffix = "jsonl"
     encoding = "utf-8"
     header = b""
 

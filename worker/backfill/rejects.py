@@ -7,6 +7,7 @@ skipped when it is read again: `# line 17: note: must be at most 255 characters`
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
 import itertools
 import os
@@ -19,7 +20,7 @@ from typing import IO, Protocol
 from worker.backfill.decoding import UTF_8, back_in, encoder_back
 from worker.backfill.lines import REMARK
 from worker.backfill.rows import Reject
-from worker.errors import UsageError
+from worker.errors import NoRoom, UsageError
 from worker.privacy import printable
 
 # Of a file's name, of which file systems take 255.
@@ -30,8 +31,8 @@ class Written(Protocol):
     """How a source is written."""
 
     @property
-    def format(self) -> str | None:
-        """jsonl or csv."""
+    def suffix(self) -> str:
+        """By which it is known how to read it: jsonl, csv or tsv."""
 
     @property
     def encoding(self) -> str:
@@ -54,7 +55,7 @@ class Rejects:
         self._encoder = None if source.encoding == UTF_8 else encoder_back(source.encoding)
 
     def add(self, rejects: Iterable[Reject]) -> None:
-        """Writes them down. Raises UsageError when that cannot be."""
+        """Writes them down. Raises UsageError, or NoRoom, when that cannot be."""
         for reject in rejects:
             with self._refusals():
                 file = self._file or self._begun()
@@ -64,7 +65,7 @@ class Rejects:
 
     def keep(self) -> Path | None:
         """Where they are now; None if there was none. A file that is there already stays: if it holds the same it is
-        the one, else the next free name is. Raises UsageError when that cannot be."""
+        the one, else the next free name is. Raises as `add` does."""
         if (file := self._file) is None:
             return None
         with self._refusals():
@@ -105,14 +106,15 @@ class Rejects:
         file.write(line + b"\n" if self._encoder is None else back_in(line + b"\n", self._encoder))
 
     def _place(self) -> Path:
-        return self._path or Path(f"{_safe(self._name)}.rejects.{self._source.format or 'jsonl'}")
+        return self._path or Path(f"{_safe(self._name)}.rejects.{self._source.suffix}")
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise UsageError(f"--rejects {self._place()}: cannot be written: {error.strerror}") from None
+            kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else UsageError
+            raise kind(f"--rejects {self._place()}: cannot be written: {error.strerror}") from None
 
 
 def _safe(name: str) -> str:

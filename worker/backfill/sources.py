@@ -71,6 +71,11 @@ class FileSource:
         self._path = path
         self._inspector = inspector
 
+    @property
+    def suffix(self) -> str:
+        """Of a file that is written as this one, by which it is known how to read it."""
+        return "tsv" if self.format == "csv" and self.dialect.delimiter == "\t" else self.format or "jsonl"
+
     async def batches(self) -> AsyncIterator[Batch]:
         """The lines, some thousand at a time. Raises SourceError when the file cannot be read on."""
         reading = self._batches()

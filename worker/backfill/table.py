@@ -162,6 +162,10 @@ class Table:
 def _refuse_a_header(header: Record, delimiter: str, label: str) -> None:
     """Names what is no column of ours only where all of it looks like a header: else it may be data."""
     names = header.cells
+    if header.raw.lstrip().startswith(b"{"):
+        raise SourceError(
+            f"{label}: line {header.line} is no header of CSV, but looks like JSON Lines; is it --format jsonl?"
+        )
     if b"\r" in header.raw and b"\n" not in header.raw:
         raise SourceError(
             f"{label}: line {header.line}, the header, has a carriage return in it; if its lines end in CR alone, as "

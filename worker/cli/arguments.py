@@ -25,7 +25,9 @@ class _Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             options = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
-            self.error(f"unrecognized arguments: {' '.join(options) or 'what stands after the command'}")
+            self.error(
+                f"unrecognized arguments: {' '.join(options)}" if options else "more is given than this command takes"
+            )
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -128,7 +130,7 @@ def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
         metavar="FILE",
         help="JSON Lines or CSV, .gz too; - for standard input",
     )
-    command.add_argument("--query", type=values.given, metavar="SQL", help="in place of FILE: the rows of a SELECT")
+    command.add_argument("--query", type=values.something, metavar="SQL", help="in place of FILE: the rows of a SELECT")
     command.add_argument("--query-file", type=values.file, metavar="FILE", help="the same, out of a file")
     command.add_argument(
         "--query-dsn",
@@ -143,12 +145,12 @@ def _add_backfill(commands: Commands, arguments: Sequence[str]) -> None:
     )
     command.add_argument(
         "--account",
-        type=values.given,
+        type=values.something,
         metavar="NAME",
         help="of lines that name none (default: the only one configured, or of several the one called default)",
     )
     command.add_argument(
-        "--name", type=values.given, metavar="NAME", help="what the backfill is called (default: as FILE)"
+        "--name", type=values.something, metavar="NAME", help="what the backfill is called (default: as FILE)"
     )
     command.add_argument(
         "--as-of",

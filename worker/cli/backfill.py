@@ -9,6 +9,7 @@ import dataclasses
 import shlex
 from collections.abc import Awaitable, Collection
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
@@ -127,7 +128,7 @@ async def _take_in(
     try:
         examined, all_of_it = await _read(source, settings, args, staging, rejects, connections)
         if examined.rejected:
-            _say_rejected(name, examined, rejects, skipped=args.skip_invalid)
+            _say_rejected(name, examined, rejects, args)
         if args.wait:
             # Whoever has no token hears of it now, and not when all is loaded.
             for account in staging.accounts:
@@ -142,6 +143,8 @@ async def _take_in(
                 with contextlib.suppress(*DATABASE_FAULTS):  # the next run does it, then
                     await staging.abandon()
     await _say_accepted(name, examined, all_of_it, settings, connections, at_most=args.as_of is not None)
+    if (earlier := found.unloaded - (all_of_it.lines - all_of_it.known)) > 0:
+        _say(f"{name}: {counted(earlier, 'line')} of an earlier run {'is' if earlier == 1 else 'are'} loaded besides")
     return staging, examined, found
 
 
@@ -171,15 +174,26 @@ async def _read(
         return examined, await census.counted(duplicates=DUPLICATES_NAMED)
 
 
-def _say_rejected(name: str, examined: Examined, rejects: Rejects, *, skipped: bool) -> None:
+def _say_rejected(name: str, examined: Examined, rejects: Rejects, args: argparse.Namespace) -> None:
     """Raises _Invalid unless they are skipped; then they are in a file by now."""
     for line in problem_lines(examined):
         complain(line)
     what = f"{examined.rejected:,} of {counted(examined.lines, 'line')} {'is' if examined.rejected == 1 else 'are'}"
-    if not skipped:
+    if not args.skip_invalid:
         complain(f"{name}: {what} no valid change, so nothing is loaded; mend them, or load the others: --skip-invalid")
         raise _Invalid
-    complain(f"{name}: {what} no valid change, and left apart in {rejects.keep()}: mend them there and give them back")
+    place = rejects.keep()
+    complain(f"{name}: {what} no valid change, and left apart in {place}; mend them there, and give them back:")
+    complain(f"    {_back(place, name, args)}")
+
+
+def _back(place: Path | None, name: str, args: argparse.Namespace) -> str:
+    """The command that gives rejects back, with all that the source was read by."""
+    words = ["caspen-sync", "backfill", str(place), "--name", name]
+    for option, usual in (("encoding", "utf-8"), ("delimiter", ","), ("null", "NULL"), ("account", None)):
+        if (said := getattr(args, option)) != usual:
+            words += [f"--{option}", said]
+    return shlex.join(words)
 
 
 async def _say_accepted(
@@ -233,7 +247,11 @@ def _stage(name: str, loaded: Loaded, total: int) -> Stage:
         "waiting for a transaction that has written a change of the next line's appointment" if loaded.waiting else ""
     )
     return Stage(
-        name=name, done=loaded.lines, total=total, said=f"{loaded.lines:,} of {total:,} lines loaded", besides=waiting
+        name=name,
+        done=loaded.lines,
+        total=total,
+        said=f"{loaded.lines:,} of {counted(total, 'line')} loaded",
+        besides=waiting,
     )
 
 
@@ -266,5 +284,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not name.isprintable() or len(name) > NAME_MAX_LENGTH:
-        raise UsageError(f"backfill: --name is at most {NAME_MAX_LENGTH} printable characters; this one is not")
+    if not name.isprintable() or len(name) > NAME_MAX_LENGTH or name.startswith("-"):
+        raise UsageError(
+            f"backfill: --name is at most {NAME_MAX_LENGTH} printable characters, the first no -; this one is not"
+        )

@@ -18,6 +18,8 @@ from worker.cli.asking import confirmed
 from worker.cli.bar import Stage, shown
 from worker.cli.estimated import remarks, when
 from worker.cli.howfar import sentence
+from worker.cli.interrupts import Interrupted, interrupts
+from worker.cli.messages import complain
 from worker.cli.output import local_time, print_json, print_line, print_table
 from worker.cli.settings import settings_from
 from worker.config import Settings
@@ -43,13 +45,19 @@ HEADER = (
     "LEFT OUT",
 )
 
+_FORGOTTEN = "which ones is forgotten, after worker.retention_days"
+
 Action = Callable[[asyncpg.Pool, argparse.Namespace, Settings], Awaitable[None]]
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs one of the actions."""
     actions: dict[str, Action] = {"list": _list, "status": _status, "cancel": _cancel}
-    asyncio.run(_with_database(actions[args.action], args))
+    try:
+        asyncio.run(_with_database(actions[args.action], args))
+    except Interrupted as interrupted:
+        complain(str(interrupted))
+        return ExitCode.WORK_LEFT
     return ExitCode.OK
 
 
@@ -92,7 +100,8 @@ async def _status(connections: asyncpg.Pool, args: argparse.Namespace, settings:
     for remark in remarks(expected) if expected else ():
         print_line(remark)
     if lines := sum(one.left_out for one in found):
-        print(f"newer changes had set some of {counted(lines, 'line')}: --left-out lists them")
+        what = f"newer changes had set some of {counted(lines, 'line')}"
+        print(f"{what}: {_FORGOTTEN if _forgotten(found) else '--left-out lists them'}")
 
 
 async def _expected(connections: asyncpg.Pool, found: Sequence[Backfill], settings: Settings) -> Estimate | None:
@@ -122,7 +131,12 @@ async def _print_left_out(connections: asyncpg.Pool, found: Sequence[Backfill], 
                 f"line {without.line}, change {without.change_id} of {without.appointment_id}{account}: {fields}"
             )
     if not as_json:
-        print(f"{counted(lines, 'line')} without what newer changes had set" if lines else "nothing was left out")
+        nothing = _FORGOTTEN if _forgotten(found) else "nothing was left out"
+        print(f"{counted(lines, 'line')} without what newer changes had set" if lines else nothing)
+
+
+def _forgotten(found: Sequence[Backfill]) -> bool:
+    return any(one.forgotten_at for one in found)
 
 
 # -- giving up ---------------------------------------------------------------------------------------------------------
@@ -146,11 +160,12 @@ async def _cancel(connections: asyncpg.Pool, args: argparse.Namespace, _: Settin
     if not args.yes and pending + unread and not confirmed(f"discard {what}", pending + unread):
         print("nothing was changed")
         return
-    with shown() as show:
-        done = await cancel(
-            connections, args.name, who=whoami(), look_on=lambda far: show(_stage(args.name, far, pending))
+    with shown() as show, interrupts() as interrupted:
+        done = await interrupted.ends(
+            cancel(connections, args.name, who=whoami(), look_on=lambda far: show(_stage(args.name, far, pending))),
+            f"{args.name}: interrupted; what is not discarded is sent all the same",
         )
-    and_lines = f", {counted(unread, 'line')} not loaded" if unread else ""
+    and_lines = f", {counted(done.not_loaded, 'line')} not loaded" if done.not_loaded else ""
     print_line(f"{counted(done.discarded, 'change')} of {args.name} discarded{and_lines}; it is cancelled")
 
 

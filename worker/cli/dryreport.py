@@ -32,6 +32,8 @@ class DryRun:
     examined: Examined
     counted: Counted
     estimate: Estimate
+    unloaded: int
+    """Lines of earlier runs that are accepted and not loaded yet."""
     fault: CaspenSyncError | None
     """Why the database could not be asked: what is loaded already, and what newer changes have set, is unknown then."""
 
@@ -95,6 +97,7 @@ def as_object(found: DryRun) -> dict[str, Any]:
         "duplicates": all_of_it.duplicates,
         "first_duplicates": all_of_it.first_duplicates,
         "known": all_of_it.known if known else None,
+        "unloaded": found.unloaded if known else None,
         "left_out": all_of_it.left_out if known else None,
         "outdated": all_of_it.outdated if known else None,
         "appointments": all_of_it.appointments,
@@ -155,6 +158,10 @@ def _remarks(found: DryRun) -> Iterator[str]:
         yield "the database could not be asked: what is loaded already is not known, and the time is as configured"
     elif found.as_of is not None:
         yield _left_out(all_of_it, found.as_of)
+    if found.unloaded:
+        verb = "is" if found.unloaded == 1 else "are"
+        lines = f"{counted(found.unloaded, 'line')} of an earlier run {verb} accepted and not loaded yet"
+        yield f"{lines}: they would be loaded too, and what of them is not here comes on top"
     if found.estimate.requests:
         yield from estimated.remarks(found.estimate)
 

@@ -13,13 +13,13 @@ from worker import privacy
 from worker.backfill.census import Census
 from worker.backfill.estimate import estimate, unmeasured
 from worker.backfill.examining import examine
-from worker.backfill.known import known_lines
+from worker.backfill.known import known_lines, unloaded_lines
 from worker.backfill.newer import fates
 from worker.backfill.rows import Batch, Source
 from worker.cli.dryreport import DryRun, as_object, print_report
 from worker.cli.output import print_json
 from worker.cli.reading import reading_line
-from worker.cli.terminal import whoever_reads
+from worker.cli.terminal import enough_read
 from worker.config import Settings
 from worker.database import pool
 from worker.errors import DATABASE_FAULTS, CaspenSyncError, ExitCode, SchemaTooNew
@@ -40,7 +40,7 @@ async def dry_run(
     SourceError, NoRoom, and UsageError for a name that is used up.
     """
     found = await _look(source, settings, name=name, as_of=as_of, problems=problems)
-    with whoever_reads():
+    with enough_read():
         if as_json:
             print_json(as_object(found))
         else:
@@ -68,12 +68,14 @@ async def _look(source: Source, settings: Settings, *, name: str, as_of: datetim
             examined = await examine(source, census, on_batch=leave_out, problems=problems, show=show)
         counted = await census.counted(duplicates=DUPLICATES_NAMED)
         expected = await database.ask(lambda connections: estimate(connections, counted.requests, settings.accounts))
+        unloaded = await database.ask(lambda connections: unloaded_lines(connections, name, sorted(settings.accounts)))
         return DryRun(
             name=name,
             as_of=as_of,
             examined=examined,
             counted=counted,
             estimate=expected or unmeasured(counted.requests, settings.accounts),
+            unloaded=unloaded or 0,
             fault=database.fault,
         )
 

@@ -33,10 +33,14 @@ def sentence(found: Sequence[Backfill], *, when: str | None = None) -> str:
     elif any(one.unloaded for one in found):
         what = f"only {loaded:,} are loaded" if lines else "it was not read to its end"
         parts.append(f"{what}: run the same command again")
-    if waiting := sum(one.pending for one in found):
+    waiting = sum(one.pending for one in found)
+    if waiting and cancelled:
+        verb = "is" if waiting == 1 else "are"
+        again = f"caspen-sync backfill cancel {shlex.quote(name)}"
+        parts.append(f"{waiting:,} {verb} not discarded yet, and sent all the same: {again}")
+    elif waiting:
         parts.append(f"{waiting:,} {'waits' if waiting == 1 else 'wait'}")
-    if waiting and when:
-        parts.append(when)
+        parts += [when] if when else []
     return "; ".join(parts)
 
 
@@ -63,6 +67,8 @@ def details(progress: Progress, now: datetime | None = None) -> Iterator[str]:
         yield "stopping: what is on the wire is waited for"
     if progress.parked:
         yield f"{progress.parked:,} parked"
+    if progress.discarded:
+        yield f"{progress.discarded:,} discarded"
     if progress.pending:
         several = len(progress.accounts) > 1
         for one in progress.accounts:

@@ -42,6 +42,17 @@ def whoever_reads() -> Iterator[None]:
         give_up_stdout()
 
 
+@contextlib.contextmanager
+def enough_read() -> Iterator[None]:
+    """Raises OSError when what is written within cannot be, since it is all there is to get. A reader who has gone has
+    seen enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        give_up_stdout()
+
+
 def empty_stderr() -> None:
     """What is left in the buffer and cannot be written would otherwise make Python's exit code out of ours: 120."""
     if sys.stderr is None:

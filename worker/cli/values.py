@@ -71,6 +71,13 @@ def given(text: str) -> str:
     return text
 
 
+def something(text: str) -> str:
+    """Any text but none, where leaving it out means something else than all."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def count(text: str) -> int:
     """How many changes the demo writes."""
     if not text.isascii() or not text.isdigit() or not 10 <= int(text) <= 100_000:
