@@ -183,8 +183,8 @@ def _say_rejected(name: str, examined: Examined, rejects: Rejects, args: argpars
         complain(f"{name}: {what} no valid change, so nothing is loaded; mend them, or load the others: --skip-invalid")
         raise _Invalid
     place = rejects.keep()
-    complain(f"{name}: {what} no valid change, and left apart in {place}; mend them there, and give them back:")
-    complain(f"    {_back(place, name, args)}")
+    back = _back(place, name, args)
+    complain(f"{name}: {what} no valid change, and left apart in {place}; mend them there, and give them back: {back}")
 
 
 def _back(place: Path | None, name: str, args: argparse.Namespace) -> str:
@@ -193,6 +193,8 @@ def _back(place: Path | None, name: str, args: argparse.Namespace) -> str:
     for option, usual in (("encoding", "utf-8"), ("delimiter", ","), ("null", "NULL"), ("account", None)):
         if (said := getattr(args, option)) != usual:
             words += [f"--{option}", said]
+    if args.as_of is not None:
+        words += ["--as-of", args.as_of.isoformat(timespec="seconds")]
     return shlex.join(words)
 
 
