@@ -25,9 +25,7 @@ class _Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             options = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
-            self.error(
-                f"unrecognized arguments: {' '.join(options)}" if options else "more is given than this command takes"
-            )
+            self.error(f"unrecognized arguments: {' '.join(options) or 'more is given than the command takes'}")
         return parsed
 
     def error(self, message: str) -> NoReturn:
