@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Protocol
 
@@ -263,6 +264,7 @@ def _seconds(text: str) -> float | None:
     return float(text) if _SECONDS.fullmatch(text.strip()) else None
 
 
+@lru_cache(maxsize=16)  # within a second, every answer has the same
 def _http_date(text: str) -> float | None:
     """Unix time of an HTTP date in any of its three forms, all of which mean UTC."""
     if len(text) > _HTTP_DATE_MAX_LENGTH:

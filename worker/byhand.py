@@ -62,7 +62,7 @@ async def resume(pool: asyncpg.Pool, settings: Settings, account: str, by: By) -
     with understood():
         row = await pool.fetchrow(query("resume"), account, by.who, by.reason)
         if row is not None:
-            await pool.execute(query("wake"))
+            await pool.execute(query("wake"), account)
             return Resumed(kind=row["kind"], reason=row["reason"])
     if account not in settings.accounts:
         raise await _no_such_account(pool, settings, account)

@@ -11,9 +11,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -39,17 +40,6 @@ class SpokeFirst(aiohttp.ClientConnectionError):
     """The server said something on an idle connection: whatever it is, it answers nothing that we are about to ask."""
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Hands out no connection on which something was already said: it would be taken for the next request's answer."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
-        connection = await super().connect(*args, **kwargs)
-        if connection.protocol is None or connection.protocol.should_close:
-            connection.close()
-            raise SpokeFirst
-        return connection
-
-
 @dataclass(slots=True)
 class _Attempt:
     """What became of one request so far."""
@@ -60,6 +50,41 @@ class _Attempt:
     remaining: int | None = None
     date_s: float | None = None
 
+
+# The request that the running task makes, for the connector, which aiohttp tells of none.
+_attempt: ContextVar[_Attempt] = ContextVar("attempt")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out a connection at the last moment at which nothing was sent, and only while the request may still be.
+
+    What aiohttp does next, without giving way to anything else, is to write the headers. None is handed out on which
+    something was already said: it would be taken for the next request's answer. A proxy's CONNECT is over by then.
+    """
+
+    def __init__(self, *, now: Callable[[], float], **options: Any) -> None:
+        super().__init__(**options)
+        self._now = now
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(*args, **kwargs)
+        attempt = _attempt.get()
+        problem: Exception | None = None
+        if connection.protocol is None or connection.protocol.should_close:
+            problem = SpokeFirst()
+        elif attempt.sent:
+            problem = SentBefore()
+        elif self._now() >= attempt.deadline:
+            problem = TooLate()
+        if problem:
+            connection.close()
+            raise problem
+        attempt.sent = True
+        return connection
+
+
+# ASCII, whatever the body holds: not every server knows that JSON is UTF-8.
+_encoded = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 # An id that no appointment has: whoever asks for it is told whether the token is accepted, and nothing about anybody.
 NOBODY = "caspen-sync-check"
@@ -79,7 +104,8 @@ class Caspen:
     ) -> None:
         """`ca_file` holds the certificates to trust instead of the system's, for the API and for an https:// proxy;
         ConfigError when it holds none. `proxy` is the URL of a proxy to go through, by CONNECT."""
-        self._base_url = base_url
+        self._url = URL(base_url, encoded=True)
+        self._path = self._url.raw_path.rstrip("/")
         self._timeout_s = timeout_s
         self._proxy = proxy
         self._now = now
@@ -88,11 +114,9 @@ class Caspen:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(self._about_to_write)
         self._session = aiohttp.ClientSession(
             # The engine bounds concurrency; a pool limit would only make requests wait inside their timeout.
-            connector=_Connector(limit=0, ssl=self._tls, socket_factory=self._socket),
+            connector=_Connector(now=self._now, limit=0, ssl=self._tls, socket_factory=self._socket),
             # Answers are unpacked by us, up to a limit: a few packed kilobytes can be gigabytes.
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -102,7 +126,7 @@ class Caspen:
                 "Content-Type": "application/json",
                 "User-Agent": f"caspen-sync/{__version__}",
             },
-            trace_configs=[trace],
+            timeout=aiohttp.ClientTimeout(total=None),
         )
         return self
 
@@ -121,7 +145,7 @@ class Caspen:
         if problem := check_appointment_id(appointment_id):
             now = self._now()
             return Exchange(outcome=NotSent(reason=str(problem)), started_at=now, ended_at=now)
-        data = json.dumps(body, separators=(",", ":")).encode()
+        data = _encoded(body).encode()
         return await self._exchange("POST", appointment_id, data, token, deadline)
 
     async def ask(self, *, token: str, deadline: float) -> Exchange:
@@ -152,8 +176,9 @@ class Caspen:
         remaining = min(self._timeout_s, attempt.deadline - self._now())
         if remaining <= 0:
             return NotSent(reason="no time left in the claim", late=True)
+        _attempt.set(attempt)
         try:
-            url = URL(f"{self._base_url}/appointments/{quote(appointment_id, safe='')}", encoded=True)
+            url = self._url.with_path(f"{self._path}/appointments/{quote(appointment_id, safe='')}", encoded=True)
             async with (
                 asyncio.timeout(remaining),
                 self._session.request(
@@ -162,9 +187,7 @@ class Caspen:
                     data=data,
                     headers={"Authorization": f"Bearer {token}"},
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None),
                     proxy=self._proxy,
-                    trace_request_ctx=attempt,
                 ) as response,
             ):
                 attempt.limit, attempt.remaining = budget(response.status, response.headers)
@@ -184,18 +207,6 @@ class Caspen:
             # Its text can hold the URL or a header; its type and the system's own words hold neither.
             reason = _reason(error)
             return Unknown(reason=reason) if attempt.sent else NotSent(reason=reason)
-
-    async def _about_to_write(self, _session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-        """Called by aiohttp when the headers are about to be written: the last moment at which nothing was sent.
-
-        A proxy's CONNECT does not come by here, and rightly so: it holds nothing of the request.
-        """
-        attempt: _Attempt = context.trace_request_ctx
-        if attempt.sent:
-            raise SentBefore
-        if self._now() >= attempt.deadline:
-            raise TooLate
-        attempt.sent = True
 
     def _socket(self, address: tuple[Any, ...]) -> socket.socket:
         """A socket that the system gives up when its data is not acknowledged in time.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -199,6 +199,8 @@ class Settlement:
 class Written:
     """What a batch of settlements did, besides what it was to do."""
 
+    due: tuple[Settlement, ...] = ()
+    """Those whose appointment has more to send at once."""
     lost: tuple[Settlement, ...] = ()
     """Those whose lease was lost: nothing of them was written but the attempt and the slot."""
     paused: tuple[Paused, ...] = ()
@@ -208,3 +210,9 @@ class Written:
     """Accounts that are paused for what went wrong in a row, and whose changes are to get back what that cost them."""
     heard_again: tuple[str, ...] = ()
     """Accounts for which the API did better than before: what was given up meanwhile may be tried again."""
+
+
+def joined(parts: Sequence[Written]) -> Written:
+    """What several batches did."""
+    all_of = {its.name: [one for part in parts for one in getattr(part, its.name)] for its in fields(Written)}
+    return Written(**{name: tuple(items) for name, items in all_of.items()})

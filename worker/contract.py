@@ -134,6 +134,10 @@ class AppointmentResource(_Discreet):
     cancelled_at: AwareDatetime | None = None
     created_at: AwareDatetime | None = None
 
+    def documented(self) -> str:
+        """JSON of the documented fields, as the columns of the synced state take them."""
+        return self.model_dump_json(exclude=set(self.model_extra) if self.model_extra else None)
+
 
 UPDATE_FIELDS = frozenset(AppointmentUpdate.model_fields)
 
@@ -195,11 +199,14 @@ def disagreements(sent: Mapping[str, Any], answer: AppointmentResource) -> tuple
     Only fields that both sides write the same way are compared: request ids are integers and
     answer ids are strings, so those can never be. A field that the answer leaves out says nothing.
     """
-    told = sent.keys() & answer.model_fields_set
-    values = (name for name in ("note", "confirmed") if name in told and sent[name] != getattr(answer, name))
-    instants = (
-        name
-        for name in ("starts_at", "ends_at")
-        if name in told and datetime.fromisoformat(sent[name]) != getattr(answer, name)
-    )
-    return (*values, *instants)
+    told = answer.model_fields_set
+    return tuple(name for name in _COMPARED if name in sent and name in told and _differs(name, sent, answer))
+
+
+_INSTANTS = ("starts_at", "ends_at")
+_COMPARED = ("note", "confirmed", *_INSTANTS)
+
+
+def _differs(name: str, sent: Mapping[str, Any], answer: AppointmentResource) -> bool:
+    value = datetime.fromisoformat(sent[name]) if name in _INSTANTS else sent[name]
+    return bool(value != getattr(answer, name))

@@ -11,7 +11,7 @@ import asyncpg
 
 from worker.config import DatabaseSettings
 from worker.errors import ConfigError, DatabaseRefused, DatabaseUnreachable, SchemaMissing
-from worker.session import ISOLATION, SETTINGS, PooledConnection
+from worker.session import ISOLATION, SETTINGS, DirectConnection, PooledConnection
 
 APPLICATION_NAME = "caspen-sync"
 CONNECT_TIMEOUT_S = 10.0
@@ -98,6 +98,7 @@ def connect_options(settings: DatabaseSettings) -> dict[str, Any]:
         options |= {"statement_cache_size": 0, "connection_class": PooledConnection}
     else:
         options["server_settings"] |= SETTINGS | {"default_transaction_isolation": ISOLATION}
+        options["connection_class"] = DirectConnection
     return options
 
 

@@ -11,36 +11,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from worker import clock, times
+from worker.agenda import Agenda
 from worker.budget import BudgetWatch
 from worker.caspen import Caspen
-from worker.claims import Claim, Settlement
+from worker.claims import Claim, Settlement, Written
 from worker.complaints import Complaints
 from worker.config import Settings
-from worker.errors import DATABASE_FAULTS, ConfigError, ExitCode, first_of
+from worker.errors import DATABASE_FAULTS, ExitCode, first_of
+from worker.keyring import Keyring
 from worker.metrics import Metrics
 from worker.patience import Patience, Stopped
 from worker.pulse import Pulse
 from worker.report import Report, verdict
 from worker.runtime import Runtime
 from worker.sender import Sender
-from worker.store import MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
+from worker.store import MAX_ARRIVALS_PER_LANE, MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
 from worker.token import TokenSource
+from worker.wire import Wire
 from worker.writeback import Tally, WriteBack
 
 HEARTBEAT_S = 10.0
 # Nobody waits longer than this for a last good-bye that the database does not take.
 FAREWELL_S = 2.0
 
-# A claim that found nothing although something is due met rows that another worker is just claiming: ask again soon,
-# and less and less soon, should something else hold those rows.
-CONTENDED_MIN_S = 0.005
-CONTENDED_MAX_S = 1.0
+# Most claims of one statement: more cost as much each, and hold up what comes next.
+CLAIMS_AT_ONCE = 256
+# Most requests of one process: each has a connection of its own.
+MOST_ON_THE_WIRE = 1000
+
+# Where nobody says that something arrived, it is looked for this often while there is work, in seconds.
+UNHEARD_S = 0.25
+# How often one run looks at least whether its time is up, in seconds.
+RUNTIME_LOOK_S = 0.005
 
 # How often one run looks whether others are done with what they hold.
 LEASE_WATCH_S = 0.25
@@ -63,23 +72,27 @@ class Engine:
         metrics: Metrics | None = None,
         runtime: Runtime | None = None,
         chance: random.Random | None = None,
+        most_on_the_wire: int = MOST_ON_THE_WIRE,
     ) -> None:
         """`runtime`: how long one run may take; None: as long as it does."""
         self._settings = settings
         self._store = store
-        self._tokens = tokens
         self._log = log
         self._accounts = sorted(settings.accounts)
         self._lease_s = times.lease_s(settings.api.timeout_s)
         self._max_changes = MAX_CHANGES_PER_CLAIM if settings.worker.coalesce else 1
-        self._on_the_wire: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
-        self._contended_s = CONTENDED_MIN_S
         self._progress_at = clock.now()
+        self._took_in_at = self._looked_at = -math.inf
+        self._listens = False
         self._runtime = runtime
-        self._tried_tokens: dict[str, str] = {}
         self._complaints = Complaints(log)
+        self._keyring = Keyring(tokens, complaints=self._complaints, log=log)
+        self._wire = Wire({name: a.concurrency for name, a in settings.accounts.items()}, most=most_on_the_wire)
+        rest_s = {name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()}
+        self._agenda = Agenda(rest_s)
         self._parts = asyncio.TaskGroup()
         self._metrics = metrics or Metrics()
         self._metrics.begin(self._accounts)
@@ -102,7 +115,7 @@ class Engine:
         self._budget = BudgetWatch(store, settings.accounts, timeout_s=settings.api.timeout_s, log=log)
         self._writer = WriteBack(
             store,
-            rest_s={name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()},
+            rest_s=rest_s,
             settled=self._settled,
             give_up=self._gives_up,
             tally=self.tally,
@@ -114,16 +127,19 @@ class Engine:
     def stop(self) -> None:
         """Lets requests in flight finish and gives the rest back; `run` then returns."""
         self._stopping.set()
+        self._wire.open()
         self._woken.set()
 
-    def wake(self) -> None:
-        """Says that there may be something to do."""
+    def wake(self, account: str = "") -> None:
+        """Says that there may be something to do, in this account, or in any."""
+        accounts = [account] if account else self._accounts
+        self._agenda.arrived(name for name in accounts if name in self._settings.accounts)
         self._woken.set()
 
     def reread_tokens(self) -> None:
         """Reads every token again, changed or not. A refused account then tries another one at once."""
-        self._read_tokens(force=True)
-        self.wake()
+        self._keyring.read(force=True)
+        self._woken.set()
 
     @property
     def stopping(self) -> bool:
@@ -133,10 +149,11 @@ class Engine:
     @property
     def on_the_wire(self) -> int:
         """How many claims this process holds: what it is sending or writing back."""
-        return self._on_the_wire.total()
+        return self._held.total()
 
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
+        self._listens = not self._settings.database.pgbouncer
         with contextlib.suppress(Stopped):
             await self._working(self._serve_until_stopped)
         return Report(exit_code=ExitCode.OK, tally=self.tally)
@@ -192,9 +209,8 @@ class Engine:
     async def _serve_until_stopped(self) -> None:
         with contextlib.suppress(Stopped):
             while not self._stopping.is_set():
-                if not await self._claim_and_send():
-                    outlooks = await self._look_out()
-                    await self._sleep(self._pause_before_next(outlooks))
+                await self._claim_and_send()
+                await self._sleep(self._pause_before_next())
 
     async def _work_until_nothing_is_due(self) -> tuple[Sequence[Outlook], LeftOver]:
         """Returns what the accounts wait for and what is left, once it is nothing that this run waits for too."""
@@ -203,12 +219,17 @@ class Engine:
             if self._runtime and self._runtime.claims_for_s <= 0:
                 self.stop()
                 break
-            if await self._claim_and_send():
+            await self._claim_and_send()
+            pause_s = self._pause_before_next()
+            if pause_s <= 0:
                 continue
-            busy = +self._on_the_wire  # before the outlook: what is settled after it may make more due
-            outlooks = await self._look_out()
-            if busy or any(self._worth_waiting_for(outlook) for outlook in outlooks):
-                await self._sleep(self._pause_before_next(outlooks))
+            busy = bool(self._held)  # before the outlook: what is settled after it may make more due
+            if busy or any(map(self._worth_waiting_for, self._agenda.outlooks(clock.now()))):
+                await self._sleep(pause_s)
+                continue
+            outlooks = await self._look_out(self._accounts)
+            if any(map(self._worth_waiting_for, outlooks)):
+                await self._sleep(self._pause_before_next())
                 continue
             left = await self._patiently(self._store.left_over, self._accounts, lease_s=self._lease_s)
             if left.due and not any(outlook.due for outlook in outlooks):
@@ -226,105 +247,144 @@ class Engine:
         )
 
     async def _register(self) -> None:
-        for account, settings in sorted(self._settings.accounts.items()):
-            await self._patiently(self._store.register, {account: settings}, timeout_s=self._settings.api.timeout_s)
+        accounts = self._settings.accounts
+        known = await self._patiently(self._store.registered, accounts)
+        for account in sorted(accounts.keys() - known):
+            await self._patiently(
+                self._store.register, {account: accounts[account]}, timeout_s=self._settings.api.timeout_s
+            )
 
-    async def _look_out(self) -> Sequence[Outlook]:
-        """What the accounts wait for."""
-        outlooks = await self._patiently(self._store.outlook, self._accounts)
-        if len(outlooks) == len(self._accounts):
-            return outlooks
-        # Not the database that this began with: it was made anew, or restored from before our time.
-        await self._register()
-        self._log.warning("accounts_registered_again")
-        return await self._patiently(self._store.outlook, self._accounts)
+    async def _look_out(self, accounts: Sequence[str], *, in_vain: Collection[str] = ()) -> Sequence[Outlook]:
+        """What these accounts wait for. `in_vain`: those for which a claim has just found nothing."""
+        outlooks = await self._patiently(self._store.outlook, accounts)
+        if len(outlooks) != len(accounts):
+            # Not the database that this began with: it was made anew, or restored from before our time.
+            await self._register()
+            self._log.warning("accounts_registered_again")
+            outlooks = await self._patiently(self._store.outlook, accounts)
+        self._agenda.read(outlooks, clock.now(), in_vain=in_vain)
+        return outlooks
 
-    async def _claim_and_send(self) -> bool:
-        """Takes in what arrived, claims what it may and starts sending. True when there may be more to do at once."""
+    async def _claim_and_send(self) -> None:
+        """Takes in what arrived, claims what it may, starts sending, and finds out when there will be more to claim."""
         self._woken.clear()
-        await self._refresh_tokens()
+        for account in await self._keyring.keep_fresh(self._store, self._patience):
+            self._agenda.unread(account)
         for account in self._budget.news:
             await self._patiently(self._budget.obey_limit, account)
-        taken = await self._patiently(self._store.take_in, self._accounts)
-        capacities = self._capacities()
-        if not capacities or self._stopping.is_set():
-            return False
-        claims = await self._patiently(self._claim, capacities)
-        for claim in claims:
-            self._count_on_the_wire(claim.account, 1)
-            self._parts.create_task(self._send(claim))
-        if claims:
-            self._contended_s = CONTENDED_MIN_S
-        return bool(claims or taken)
+            self._agenda.unread(account)
+        await self._take_in()
+        if self._stopping.is_set():
+            return
+        wanted = self._wire.shares(self._agenda.ready(clock.now()), most=CLAIMS_AT_ONCE)
+        got = await self._patiently(self._claim, wanted) if wanted else Counter[str]()
+        short = {account for account, most in wanted.items() if got[account] < most}
+        unsure = short | self._agenda.take_unread()
+        if clock.now() - self._looked_at >= self._settings.worker.poll_s:
+            self._looked_at = clock.now()
+            unsure.update(self._accounts)
+        if unsure:
+            await self._look_out(sorted(unsure), in_vain=short - got.keys())
 
-    async def _claim(self, capacities: Mapping[str, int]) -> list[Claim]:
+    async def _take_in(self) -> None:
+        """Takes in what arrived for the accounts of which somebody said so, and, now and then, for all."""
+        told = self._agenda.take_arrived()
+        accounts = self._accounts
+        if clock.now() - self._took_in_at >= (self._settings.worker.poll_s if self._listens else UNHEARD_S):
+            self._took_in_at = clock.now()
+        elif not (accounts := sorted(told)):
+            return
+        taken = await self._patiently(self._store.take_in, accounts)
+        for account in taken:
+            self._agenda.due(account, clock.now())
+        self._agenda.arrived(account for account, changes in taken.items() if changes >= MAX_ARRIVALS_PER_LANE)
+        for account in told - taken.keys():
+            self._agenda.unread(account)  # others took it in, or something was done by hand
+
+    async def _claim(self, wanted: Mapping[str, int]) -> Counter[str]:
+        """Starts sending what it claims. Returns how many claims each account got."""
         began_at = clock.now()
         claims = await self._store.claim(
-            capacities,
+            wanted,
             timeout_s=self._settings.api.timeout_s,
             lease_s=self._lease_s,
             max_changes=self._max_changes,
         )
-        self._metrics.claimed(clock.now() - began_at)
-        return claims
+        seconds = clock.now() - began_at
+        self._metrics.claimed(seconds)
+        got = Counter(claim.account for claim in claims)
+        self._wire.claimed(got, seconds)
+        self._count_held(got)
+        for claim in claims:
+            self._parts.create_task(self._send(claim))
+        for account in wanted:
+            self._agenda.asked(account, clock.now())
+        return got
 
     async def _send(self, claim: Claim) -> None:
-        self._writer.put(await self._sender.serve(claim))
+        await self._wire.turn(claim.account)
+        settlement = await self._sender.serve(claim)
+        if self._runtime:
+            self._runtime.answered(max((attempt.duration_s for attempt in settlement.attempts), default=0.0))
+        if settlement.answer is not None:
+            self._leave_the_wire(settlement)
+        self._writer.put(settlement)
 
-    def _settled(self, batch: Sequence[Settlement]) -> None:
+    def _leave_the_wire(self, settlement: Settlement) -> None:
+        """Makes room for the next claim: as soon as the API has accepted this one. What went wrong may pause the account,
+        and until that is written, nothing goes out in its place."""
+        account = settlement.claim.account
+        self._wire.answered(account, max((attempt.duration_s for attempt in settlement.attempts), default=None))
+        if self._agenda.is_ready(account, clock.now()):
+            self._woken.set()
+
+    def _settled(self, batch: Sequence[Settlement], written: Written) -> None:
+        now = clock.now()
+        for paused in written.paused:
+            self._sender.paused(paused.account)
+        due, lost = set(map(id, written.due)), set(map(id, written.lost))
+        stirred = {*written.heard_again, *(account for account, _ in written.reinstate)}
         for settlement in batch:
-            self._count_on_the_wire(settlement.claim.account, -1)
-            if self._runtime:
-                self._runtime.answered(max((attempt.duration_s for attempt in settlement.attempts), default=0.0))
+            account = settlement.claim.account
             if settlement.told:
                 self._budget.hear(settlement.told)
             if settlement.pause and settlement.pause.kind == "refused":
-                self._tried_tokens.pop(settlement.claim.account, None)  # it may have been replaced meanwhile
+                self._keyring.refused(account)
             if any(verdict.state for verdict in settlement.verdicts):
-                self._progress_at = clock.now()
+                self._progress_at = now
+            if id(settlement) in due:
+                self._agenda.due(account, now)
+            elif (
+                settlement.answer is None
+                or settlement.claim.probing
+                or id(settlement) in lost
+                or account in stirred
+                or self._agenda.waits(account)
+            ):
+                self._agenda.unread(account)
+            if settlement.answer is None:
+                self._leave_the_wire(settlement)
+        self._count_held(Counter(settlement.claim.account for settlement in batch), -1)
         self._woken.set()
 
-    def _count_on_the_wire(self, account: str, more: int) -> None:
-        self._on_the_wire[account] += more
-        self._metrics.in_flight(account, self._on_the_wire[account])
-
-    def _capacities(self) -> dict[str, int]:
-        """How many more requests each account may have on the wire; accounts that may have none are left out."""
-        free = {name: a.concurrency - self._on_the_wire[name] for name, a in self._settings.accounts.items()}
-        return {name: capacity for name, capacity in free.items() if capacity > 0}
-
-    async def _refresh_tokens(self) -> None:
-        """Reads what has changed, and lets a refused account try another token at once."""
-        self._read_tokens()
-        for account, source in self._tokens.items():
-            fingerprint = source.fingerprint  # another one may be read while the database is told of this one
-            if self._tried_tokens.get(account) != fingerprint:
-                if await self._patiently(self._store.fresh_token, account, fingerprint):
-                    self._log.info("token_replaced", account=account)
-                self._tried_tokens[account] = fingerprint
-
-    def _read_tokens(self, *, force: bool = False) -> None:
-        for account, source in self._tokens.items():
-            try:
-                source.refresh(force=force)
-            except ConfigError as error:
-                self._complaints.about("token_unreadable", account, str(error))
-            else:
-                self._complaints.over("token_unreadable", account)
+    def _count_held(self, counts: Mapping[str, int], sign: int = 1) -> None:
+        for account, count in counts.items():
+            self._held[account] += sign * count
+            self._metrics.in_flight(account, self._held[account])
+            if not self._held[account]:
+                del self._held[account]
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
-    def _pause_before_next(self, outlooks: Sequence[Outlook]) -> float:
+    def _pause_before_next(self) -> float:
         """Seconds until something can be claimed, as far as is known; changes that commit meanwhile wake the loop."""
-        capacities = self._capacities()
-        ready = [o.ready_in_s for o in outlooks if o.ready_in_s is not None and o.account in capacities]
+        if self._agenda.has_arrived:
+            return 0.0
+        now = clock.now()
+        next_at = min(self._agenda.next_at(self._wire.has_room), self._looked_at + self._settings.worker.poll_s)
         if self._runtime:
-            ready.append(max(CONTENDED_MIN_S, self._runtime.claims_for_s))
-        wait_s = min([*ready, self._settings.worker.poll_s])
-        if wait_s > 0:
-            return wait_s
-        contended_s, self._contended_s = self._contended_s, min(CONTENDED_MAX_S, self._contended_s * 2)
-        return contended_s
+            next_at = min(next_at, now + max(RUNTIME_LOOK_S, self._runtime.claims_for_s))
+        return max(0.0, next_at - now)
 
     def _worth_waiting_for(self, outlook: Outlook) -> bool:
         """One run waits for budget, but not for a backoff, a long throttle or the next probe."""
@@ -340,6 +400,8 @@ class Engine:
 
     async def _sleep(self, seconds: float) -> None:
         self.pulse.beat("loop", rests_s=seconds)
+        if seconds <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -347,10 +409,9 @@ class Engine:
     async def _all_settled(self) -> None:
         """Waits until every claim is written back."""
         self.pulse.beat("loop", rests_s=self._lease_s)
-        while +self._on_the_wire:
+        while self._held:
             self._woken.clear()
-            if +self._on_the_wire:
-                await self._woken.wait()
+            await self._woken.wait()
 
     async def _heartbeats(self, started_at: float) -> None:
         while True:

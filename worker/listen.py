@@ -22,8 +22,8 @@ CHECK_S = 30.0
 SOON_S = 5.0
 
 
-async def listen(settings: DatabaseSettings, wake: Callable[[], None], *, log: Log) -> None:
-    """Calls `wake` for each notification, until cancelled."""
+async def listen(settings: DatabaseSettings, wake: Callable[[str], None], *, log: Log) -> None:
+    """Calls `wake` for each notification, until cancelled, with the account that it names; "" means any."""
 
     def complain(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -42,14 +42,14 @@ async def listen(settings: DatabaseSettings, wake: Callable[[], None], *, log: L
         await asyncio.sleep(0 if clock.now() - began_at > SOON_S else SOON_S)
 
 
-async def _listen_until_lost(settings: DatabaseSettings, wake: Callable[[], None], log: Log) -> None:
+async def _listen_until_lost(settings: DatabaseSettings, wake: Callable[[str], None], log: Log) -> None:
     async with connection(settings) as conn:
         lost = asyncio.Event()
         conn.add_termination_listener(lambda *_: lost.set())
         with understood():
-            await conn.add_listener(CHANNEL, lambda *_: wake())
+            await conn.add_listener(CHANNEL, lambda *told: wake(told[-1]))
         log.debug("listening")
-        wake()  # whatever was committed while nobody listened
+        wake("")  # whatever was committed while nobody listened
         while not lost.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_S):

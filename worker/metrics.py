@@ -7,6 +7,7 @@ own words, accounts' names and HTTP status codes; never an appointment.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import get_args
 
@@ -27,12 +28,16 @@ SYNCED_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 3600, 4 * 3
 CLAIM_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 
+# A batch's counts by counter and labels, so that each series is looked up once a batch.
+_Counts = collections.Counter[tuple[Counter, tuple[str | int, ...]]]
+
 
 class Metrics:
     """The counters of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._series: dict[tuple[Histogram, tuple[str, ...]], Histogram] = {}
         self._requests = self._counter("requests", "Requests that went out.", "account", "outcome", "status")
         self._duration = self._histogram(
             "request_duration_seconds", "From the first byte of a request to its outcome.", REQUEST_BUCKETS_S, "account"
@@ -92,12 +97,15 @@ class Metrics:
         """Counts a batch that was written back."""
         lost = {id(settlement) for settlement in written.lost}
         now = clock.now()
+        counts: _Counts = collections.Counter()
         for settlement in batch:
-            self._count_requests(settlement)
+            self._count_requests(settlement, counts)
             if id(settlement) in lost:
-                self._lost.labels(settlement.claim.account).inc()
+                counts[self._lost, (settlement.claim.account,)] += 1
             else:
-                self._count_changes(settlement, now)
+                self._count_changes(settlement, now, counts)
+        for (counter, labels), count in counts.items():
+            counter.labels(*labels).inc(count)
         for paused in written.paused:
             self.paused(paused.account, paused.kind)
 
@@ -121,32 +129,40 @@ class Metrics:
         """The event loop came so late."""
         self._lag.observe(seconds)
 
-    def _count_requests(self, settlement: Settlement) -> None:
+    def _count_requests(self, settlement: Settlement, counts: _Counts) -> None:
         account = settlement.claim.account
         for attempt in settlement.attempts:
-            self._requests.labels(account, attempt.outcome, attempt.http_status or "none").inc()
-            self._duration.labels(account).observe(attempt.duration_s)
+            counts[self._requests, (account, attempt.outcome, attempt.http_status or "none")] += 1
+            self._labelled(self._duration, account).observe(attempt.duration_s)
         first = 0 if any(change.attempts for change in settlement.claim.changes) else 1
-        self._retries.labels(account).inc(max(0, len(settlement.attempts) - first))
+        if len(settlement.attempts) > first:
+            counts[self._retries, (account,)] += len(settlement.attempts) - first
         if not settlement.attempts and settlement.failures > settlement.claim.failures:
-            self._undelivered.labels(account).inc()
+            counts[self._undelivered, (account,)] += 1
 
-    def _count_changes(self, settlement: Settlement, now: float) -> None:
+    def _count_changes(self, settlement: Settlement, now: float, counts: _Counts) -> None:
         claim = settlement.claim
         ages = {change.id: change.age_s for change in claim.changes}
         synced = 0
         for verdict in settlement.verdicts:
             if verdict.state is None:
                 continue
-            self._changes.labels(claim.account, verdict.state).inc()
+            counts[self._changes, (claim.account, verdict.state)] += 1
             if verdict.state == "synced":
                 synced += 1
                 age_s = max(0.0, ages[verdict.change_id]) + now - claim.claimed_at
-                self._synced.labels(claim.account, claim.lane).observe(age_s)
+                self._labelled(self._synced, claim.account, claim.lane).observe(age_s)
         if synced > 1:
-            self._folded.labels(claim.account).inc(synced - 1)
+            counts[self._folded, (claim.account,)] += synced - 1
         if settlement.mismatches:
-            self._mismatches.labels(claim.account).inc()
+            counts[self._mismatches, (claim.account,)] += 1
+
+    def _labelled(self, histogram: Histogram, *labels: str) -> Histogram:
+        """Its series, kept: each of a thousand requests a second looks two of them up."""
+        series = self._series.get((histogram, labels))
+        if series is None:
+            series = self._series[histogram, labels] = histogram.labels(*labels)
+        return series
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", help_text, labels, registry=self.registry)

@@ -174,7 +174,7 @@ async def _bring_back(
             # From here on claims may wait for us, and we for whoever loads a backfill.
             await conn.execute(query("wait_briefly"), LOCK_WAIT)
             rows = await conn.fetch(query("bring_back"), account, ids, by.who, by.reason, changes)
-            await conn.execute(query("wake"))
+            await conn.execute(query("wake"), account)
     return [Retried(id=row["id"], left_out=tuple(row["left_out"]), discarded=row["discarded"]) for row in rows]
 
 

@@ -42,6 +42,18 @@ class Patience:
 
     async def call(self, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """What the call returns. Raises what it raised last, when patience is over, and Stopped."""
+        self._pulse.beat("loop")
+        try:
+            return await call(*args, **kwargs)
+        except self._passing as error:
+            failed = [error]
+
+        async def again() -> R:
+            """What went wrong the first time, and from then on another call: tenacity is set up only when needed."""
+            if failed:
+                raise failed.pop()
+            return await call(*args, **kwargs)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(self._passing),
             wait=wait_random_exponential(multiplier=0.1, max=5),
@@ -51,7 +63,7 @@ class Patience:
             before_sleep=self._complain,
             reraise=True,
         )
-        return await retrying(call, *args, **kwargs)
+        return await retrying(again)
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

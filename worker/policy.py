@@ -35,6 +35,10 @@ SUPERSEDED = "superseded: newer changes have set every field of it since"
 
 _LAST_ERROR_MAX_LENGTH = 500
 
+# What counts as an attempt of the changes.
+_BLAMED = (Synced, Retry, Unknown, Rejected)
+_BLAMED_AS_PROBE = (Synced, Rejected)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
@@ -156,7 +160,7 @@ def settle(
     sent.
     """
     outcome = sent[-1].exchange.outcome
-    blamed = Synced | Rejected if claim.probing else Synced | Retry | Unknown | Rejected
+    blamed = _BLAMED_AS_PROBE if claim.probing else _BLAMED
     charged = sum(isinstance(one.exchange.outcome, blamed) for one in sent)
     case = _Case(claim=claim, sound=sound, sent=sent, charged=charged, limits=limits, chance=chance)
     match outcome:
@@ -172,6 +176,8 @@ def settle(
             decided = _after_rejected(case, outcome)
         case _:
             assert_never(outcome)
+    if not breaches and not outdated:
+        return decided
     return replace(decided, verdicts=(*_unsent(breaches, outdated), *decided.verdicts))
 
 
@@ -191,22 +197,28 @@ def _undecided(case: _Case) -> Settlement:
 
 
 def _after_synced(case: _Case, outcome: Synced) -> Settlement:
-    mismatches = disagreements(fold(case.sound), outcome.resource)
-    return replace(
-        _undecided(case),
+    claim, changes = case.claim, case.sound
+    setters = set_by(changes)
+    mismatches = disagreements(fold(changes), outcome.resource)
+    # Nearly every claim ends here, so it is made as it is, and not out of `_undecided`.
+    return Settlement(
+        claim=claim,
+        upto_id=claim.changes[-1].id,
         due_in_s=None,
         failures=0,
-        part_size=_next_part(case.claim),
-        verdicts=tuple(_verdict(change, "synced", case.charged, None) for change in case.sound),
-        attempts=_attempts(case.sent, case.ids, mismatches),
+        part_size=_next_part(claim),
+        verdicts=tuple(_verdict(change, "synced", case.charged, None) for change in changes),
         answer=Answer(
-            fields=outcome.resource.model_dump_json(include=set(type(outcome.resource).model_fields)),
+            fields=outcome.resource.documented(),
             resource=outcome.text,
-            last_change_id=case.sound[-1].id,
-            set_by=set_by(case.sound),
+            last_change_id=changes[-1].id,
+            set_by=setters,
         ),
-        welcome=case.claim.probing is not None,
+        attempts=_attempts(case.sent, case.ids, mismatches),
+        slots=_slots(claim, case.sent),
+        welcome=claim.probing is not None,
         sign=case.sign("accepted"),
+        told=_told(claim, case.sent),
         mismatches=mismatches,
     )
 

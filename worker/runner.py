@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,7 +17,7 @@ import structlog
 from worker.caspen import Caspen
 from worker.config import ApiSettings, Settings
 from worker.database import pool
-from worker.engine import Engine
+from worker.engine import MOST_ON_THE_WIRE, Engine
 from worker.errors import ExitCode
 from worker.metrics import Metrics
 from worker.migrate import require_current_schema
@@ -33,6 +34,9 @@ from worker.tracing import traced
 # One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes, one
 # reads how it is, one looks whether all is ready.
 POOL_SIZE = 7
+
+# Files that a process has open besides its requests: the database, listeners, the token files, libraries.
+OTHER_FILES = 64
 
 Work = Callable[[Engine, Store, asyncpg.Pool], Coroutine[Any, Any, Report]]
 
@@ -78,7 +82,7 @@ async def with_engine(
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
-    logger = log()
+    logger = log().bind()
     runtime = None if ends_at is None else Runtime(ends_at, timeout_s=settings.api.timeout_s)
     async with (
         traced(settings.api.base_url, worker=name, log=logger, ends_at=ends_at) as ending,
@@ -87,7 +91,16 @@ async def with_engine(
     ):
         await require_current_schema(connections)
         store = Store(connections, worker=name, retry=settings.retry)
-        engine = Engine(settings, store, caspen, tokens, log=logger, metrics=metrics, runtime=runtime)
+        engine = Engine(
+            settings,
+            store,
+            caspen,
+            tokens,
+            log=logger,
+            metrics=metrics,
+            runtime=runtime,
+            most_on_the_wire=_most_on_the_wire(),
+        )
         working = asyncio.ensure_future(work(engine, store, connections))
 
         def stop_at_once() -> None:
@@ -120,6 +133,19 @@ async def with_engine(
                 )
         logger.info("worker_stopped", exit_code=int(report.exit_code), **asdict(report.tally))
         return report
+
+
+def _most_on_the_wire() -> int:
+    """How many requests the process may have out at once: each has a connection, and so an open file, of its own. What
+    is allowed at first is meant for programs that use select(2), and may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_ON_THE_WIRE + OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return MOST_ON_THE_WIRE if soft == resource.RLIM_INFINITY else max(1, min(MOST_ON_THE_WIRE, soft - OTHER_FILES))
 
 
 def _caspen(api: ApiSettings) -> Caspen:

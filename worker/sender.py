@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_ra
 from worker import clock, policy, privacy, times, tracing
 from worker.caspen import Caspen
 from worker.claims import Claim, Settlement, Slot
-from worker.config import Settings
+from worker.config import AccountSettings, Settings
 from worker.contract import check_appointment_id
 from worker.errors import CaspenSyncError, ConfigError
 from worker.merge import Breach, Change, fold, sift
@@ -51,19 +52,12 @@ class Sender:
         self._chance = chance
         self._log = log
         self._now = now
+        self._paused_at: dict[str, float] = {}
+        self._limits = {name: _limits(settings, account) for name, account in settings.accounts.items()}
 
     async def serve(self, claim: Claim) -> Settlement:
         """Sends what the claim holds and says what to write back. A stop before the first byte gives the claim back."""
-        account = self._settings.accounts[claim.account]
-        limits = times.Limits(
-            timeout_s=self._settings.api.timeout_s,
-            window_s=account.rate_window_s,
-            backoff_base_s=self._settings.retry.backoff_base_s,
-            backoff_max_s=self._settings.retry.backoff_max_s,
-            max_attempts=self._settings.retry.max_attempts,
-            probe_base_s=self._settings.retry.probe_base_s,
-            probe_max_s=self._settings.retry.probe_max_s,
-        )
+        limits = self._limits[claim.account]
         sent: list[policy.Sent] = []
         try:
             return await self._serve(claim, limits, sent)
@@ -82,7 +76,7 @@ class Sender:
     async def _serve(self, claim: Claim, limits: times.Limits, sent: list[policy.Sent]) -> Settlement:
         """`sent` takes in the requests as they are answered, for whoever has to go on after a fault of ours."""
         sound, breaches, outdated = self._sifted(claim)
-        if not sound or self._stopping.is_set():
+        if not sound or self._stopping.is_set() or self._overtaken(claim):
             return policy.release(claim, breaches, outdated)
         await self._send(claim, sound, sent)
         if not sent:
@@ -96,6 +90,13 @@ class Sender:
             breaches=breaches,
             outdated=outdated,
         )
+
+    def paused(self, account: str) -> None:
+        """The account is paused now: what was claimed before, and waits for its turn, is given back."""
+        self._paused_at[account] = self._now()
+
+    def _overtaken(self, claim: Claim) -> bool:
+        return claim.probing is None and self._paused_at.get(claim.account, -math.inf) >= claim.claimed_at
 
     def _sifted(self, claim: Claim) -> tuple[tuple[Change, ...], tuple[Breach, ...], tuple[Change, ...]]:
         """The changes to send, those that may not be sent, and those of which nothing is left to send."""
@@ -136,14 +137,23 @@ class Sender:
                 return self._another_token(claim.account, fingerprint)
             return policy.worth_a_quick_retry(exchange)
 
+        # Nearly all go out once, and tenacity takes longer to set up than such a request takes to make.
+        first = [await once()]
+        if not first[0]:
+            return
+
+        async def again() -> bool:
+            """What the first came to, and from then on another."""
+            return first.pop() if first else await once()
+
         retrying = AsyncRetrying(
-            retry=retry_if_result(lambda again: again),
+            retry=retry_if_result(bool),
             stop=lambda state: self._stopping.is_set() or stop_after_attempt(most)(state),
             wait=wait_random_exponential(multiplier=QUICK_BASE_S, max=QUICK_MAX_S),
             sleep=self._sleep,
             retry_error_callback=lambda _: False,
         )
-        await retrying(once)
+        await retrying(again)
 
     def _another_token(self, account: str, refused: str) -> bool:
         """The token was refused: reads it once more. True when there is another one to try."""
@@ -170,3 +180,15 @@ class Sender:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+def _limits(settings: Settings, account: AccountSettings) -> times.Limits:
+    return times.Limits(
+        timeout_s=settings.api.timeout_s,
+        window_s=account.rate_window_s,
+        backoff_base_s=settings.retry.backoff_base_s,
+        backoff_max_s=settings.retry.backoff_max_s,
+        max_attempts=settings.retry.max_attempts,
+        probe_base_s=settings.retry.probe_base_s,
+        probe_max_s=settings.retry.probe_max_s,
+    )

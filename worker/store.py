@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
+from pydantic_core import from_json, to_json
 
 from worker import __version__, clock
 from worker.claims import BudgetTold, Claim, PauseKind, RunUpKind, Settlement, Slot, UsedSlot, Written
@@ -26,6 +26,7 @@ from worker.sqlfiles import query
 
 # Bounds one round trip and one process's memory; what is left is due at once.
 MAX_CHANGES_PER_CLAIM = 1000
+MAX_CHANGES_PER_STATEMENT = 32_768
 MAX_ARRIVALS_PER_LANE = 2000
 
 
@@ -45,6 +46,14 @@ class Outlook:
     pause_kind: PauseKind | None
     pause_reason: str | None
     arrivals: bool
+
+    def later(self, seconds: float) -> Outlook:
+        """The same, so much later."""
+        return replace(
+            self,
+            ready_in_s=None if self.ready_in_s is None else self.ready_in_s - seconds,
+            paused_for_s=None if self.paused_for_s is None else self.paused_for_s - seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +102,18 @@ class Store:
                     )
                     await _fit_slots(conn, name, slots, timeout_s)
 
-    async def take_in(self, accounts: Sequence[str]) -> int:
-        """Takes committed changes into the queue; at most MAX_ARRIVALS_PER_LANE of each lane. Returns how many."""
+    async def registered(self, accounts: Mapping[str, AccountSettings]) -> set[str]:
+        """Those of the accounts for which nothing has to be written down."""
+        limits = [(name, a.rate_limit, a.rate_window_s, a.rate_guard_s, a.live_reserve) for name, a in accounts.items()]
         async with self._connection() as conn:
-            taken = await conn.fetchval(query("take_in"), accounts, MAX_ARRIVALS_PER_LANE)
-        return int(taken)
+            return {row["account"] for row in await conn.fetch(query("registered"), *_transposed(limits, 5))}
+
+    async def take_in(self, accounts: Sequence[str]) -> dict[str, int]:
+        """Takes committed changes into the queue; at most MAX_ARRIVALS_PER_LANE of each lane of each account. Returns
+        how many, for the accounts where there were any."""
+        async with self._connection() as conn:
+            rows = await conn.fetch(query("take_in"), accounts, MAX_ARRIVALS_PER_LANE)
+        return {row["account"]: row["taken"] for row in rows}
 
     async def claim(
         self, capacities: Mapping[str, int], *, timeout_s: float, lease_s: float, max_changes: int
@@ -116,6 +132,7 @@ class Store:
                 lease_s,
                 min(max_changes, MAX_CHANGES_PER_CLAIM),
                 BODY_MAX_BYTES,
+                MAX_CHANGES_PER_STATEMENT,
             )
         return [_claim(row, asked_at) for row in rows]
 
@@ -142,13 +159,13 @@ class Store:
                     async with conn.transaction():
                         await lock_accounts(conn, settlements)
                         heard_again = await end_run_ups(conn, _kept(settlements, rows))
-                return Written(lost=_lost(settlements, rows), heard_again=heard_again)
+                return Written(lost=_lost(settlements, rows), due=_due(settlements, rows), heard_again=heard_again)
             # In one transaction, so that nobody claims what this releases into an account that it pauses.
             async with conn.transaction():
                 await lock_accounts(conn, settlements)
                 rows = await conn.fetch(query("settle"), *columns)
                 written = await tell_accounts(conn, _kept(settlements, rows), self._retry)
-            return replace(written, lost=_lost(settlements, rows))
+            return replace(written, lost=_lost(settlements, rows), due=_due(settlements, rows))
 
     async def reinstate(self, account: str, kind: RunUpKind) -> tuple[int, int]:
         """An account is paused for what went wrong in a row: gives the changes back what that charged them, and makes
@@ -162,10 +179,11 @@ class Store:
         async with self._connection() as conn:
             return int(await conn.fetchval(query("given_up"), account))
 
-    async def fresh_token(self, account: str, fingerprint: str) -> bool:
-        """Brings the probe of a refused account forward if this is not the token that was refused."""
+    async def fresh_tokens(self, fingerprints: Mapping[str, str]) -> list[str]:
+        """Brings the probes of refused accounts forward if these are not the tokens refused; returns those."""
         async with self._connection() as conn:
-            return await conn.fetchval(query("fresh_token"), account, fingerprint) is not None
+            rows = await conn.fetch(query("fresh_tokens"), *_transposed(sorted(fingerprints.items()), 2))
+        return [row["account"] for row in rows]
 
     async def tell_limit(self, account: str, limit: int, *, timeout_s: float) -> None:
         """Writes down how many requests the API says it grants; the lower of that and the configured limit rules."""
@@ -206,7 +224,7 @@ class Store:
 
 
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
-    newest = json.loads(row["set_by"]) if row["set_by"] else {}
+    newest = from_json(row["set_by"]) if row["set_by"] else {}
     return Claim(
         account=row["account"],
         appointment_id=row["appointment_id"],
@@ -247,8 +265,8 @@ def _body(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return from_json(text)
+    except ValueError:
         return None
 
 
@@ -267,6 +285,11 @@ def _lost(settlements: Sequence[Settlement], rows: Sequence[Mapping[str, Any]]) 
     """The settlements whose number did not come back."""
     kept = {row["nth"] for row in rows}
     return tuple(settlement for nth, settlement in enumerate(settlements, start=1) if nth not in kept)
+
+
+def _due(settlements: Sequence[Settlement], rows: Sequence[Mapping[str, Any]]) -> tuple[Settlement, ...]:
+    """The settlements whose appointment is due again at once."""
+    return tuple(settlements[row["nth"] - 1] for row in rows if row["due"])
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
@@ -292,7 +315,7 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
         )
         changes += [(nth, v.change_id, v.state, v.charged, v.error, v.messages) for v in s.verdicts]
         if s.answer:
-            set_by = json.dumps(dict(s.answer.set_by))
+            set_by = to_json(s.answer.set_by).decode()
             answers.append((nth, s.answer.fields, s.answer.resource, s.answer.last_change_id, set_by))
         attempts += [
             (

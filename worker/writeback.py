@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import asyncpg
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from worker.claims import RunUpKind, Settlement, Written
+from worker.claims import RunUpKind, Settlement, Written, joined
 from worker.errors import DATABASE_FAULTS
 from worker.metrics import Metrics
 from worker.pulse import Pulse
@@ -50,7 +51,7 @@ class WriteBack:
         store: Store,
         *,
         rest_s: Mapping[str, float],
-        settled: Callable[[Sequence[Settlement]], None],
+        settled: Callable[[Sequence[Settlement], Written], None],
         give_up: Callable[[float], bool],
         tally: Tally,
         metrics: Metrics,
@@ -94,11 +95,11 @@ class WriteBack:
             if batch:
                 self._batches += 1
                 structlog.contextvars.bind_contextvars(batch=self._batches)
-                await self._write(batch)
+                written = await self._write(batch)
                 self._report_batch(batch)
-                self._settled(batch)
+                self._settled(batch, written)
 
-    async def _write(self, batch: Sequence[Settlement]) -> None:
+    async def _write(self, batch: Sequence[Settlement]) -> Written:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(DATABASE_FAULTS),
             wait=wait_random_exponential(multiplier=0.1, max=5),
@@ -113,13 +114,13 @@ class WriteBack:
         try:
             written: Written = await retrying(self._store.settle, batch, self._rest_s)
         except asyncpg.PostgresError as error:
-            await self._write_apart(batch, error)
-            return
+            return await self._write_apart(batch, error)
         self._metrics.settled(batch, written)
         self._count(batch, written.lost)
         self._report_accounts(batch, written)
         await self._reinstate(written.reinstate)
         await self._bring_back_given_up(written.heard_again)
+        return written
 
     async def _reinstate(self, run_ups: Iterable[tuple[str, RunUpKind]]) -> None:
         """Gives back what run-ups cost. A database that is away now is no reason to wait: a later probe does it."""
@@ -138,19 +139,17 @@ class WriteBack:
                     self._tally.parked = max(0, self._tally.parked - changes)
                     self._log.info("changes_reinstated", account=account, kind="given_up", changes=changes)
 
-    async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.PostgresError) -> None:
+    async def _write_apart(self, batch: Sequence[Settlement], error: asyncpg.PostgresError) -> Written:
         """One answer that Postgres cannot hold (a NUL, a number of a million digits) must not hold up the others."""
         if len(batch) > 1:
-            for settlement in batch:
-                await self._write([settlement])
-            return
+            return joined([await self._write([settlement]) for settlement in batch])
         settlement = batch[0]
         self._log.warning(
             "answer_not_storable", appointment_id=settlement.claim.appointment_id, error=type(error).__name__
         )
         if settlement.answer is None:
             raise error
-        await self._write([_without_answer(settlement)])
+        return await self._write([_without_answer(settlement)])
 
     def _complain(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -161,6 +160,7 @@ class WriteBack:
         tally = self._tally
         lost_claims = {id(settlement) for settlement in lost}
         self._report_failures(batch)
+        talkative = self._log.is_enabled_for(logging.DEBUG)
         for settlement in batch:
             tally.requests += len(settlement.attempts)
             tally.answered += sum(attempt.http_status is not None for attempt in settlement.attempts)
@@ -178,7 +178,8 @@ class WriteBack:
             tally.synced += synced
             tally.folded += max(0, synced - 1)
             tally.mismatches += bool(settlement.mismatches)
-            self._report(settlement)
+            if settlement.mismatches or talkative or any(verdict.state != "synced" for verdict in settlement.verdicts):
+                self._report(settlement)
 
     def _report_batch(self, batch: Sequence[Settlement]) -> None:
         self._log.info(

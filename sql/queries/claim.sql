@@ -2,7 +2,7 @@
 -- leased that would wait for budget.
 -- In:  $1 accounts text[], $2 most claims for each of them int[], $3 worker text, $4 request timeout float8 (s),
 --      $5 lease float8 (s), $6 most changes of one appointment int, $7 largest body int (bytes); of a
---      larger one only the id comes back.
+--      larger one only the id comes back, $8 most changes of all appointments together int.
 -- Out: one row for each claim: the appointment, its lease, its slot and its pending changes in id order, each with its age
 --      float8 (s).
 --
@@ -10,7 +10,9 @@
 -- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
 WITH asked AS MATERIALIZED (
     SELECT a.account, wanted.capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
-           floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int AS reserve,
+           CASE WHEN EXISTS (SELECT FROM caspen_sync.queue b
+                             WHERE b.account = a.account AND b.lane = 'backfill' AND b.due_at <= now() AND b.due_at < 'infinity')
+                THEN floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int ELSE 0 END AS reserve,
            make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     JOIN caspen_sync.account a USING (account)
@@ -151,18 +153,21 @@ WITH asked AS MATERIALIZED (
         ON seen.account = c.account AND seen.appointment_id = c.appointment_id
        AND seen.token IS NOT DISTINCT FROM c.token AND seen.again = c.again
     CROSS JOIN LATERAL (
-        SELECT array_agg(o.id ORDER BY o.id) AS ids,
-               array_agg(CASE WHEN octet_length(o.changes::text) <= $7 THEN o.changes::text END ORDER BY o.id) AS changes,
-               array_agg(o.attempts ORDER BY o.id) AS attempts,
-               array_agg(CASE WHEN isfinite(o.created_at) THEN extract(epoch FROM now() - o.created_at)::float8 ELSE 0 END
-                         ORDER BY o.id) AS ages_s,
-               array_agg(left(o.traceparent, 64) ORDER BY o.id) AS traceparents -- 55 characters, if it is one
+        -- In the order of the subquery: there is nothing beside it (Postgres manual, Aggregate Functions, on a sorted
+        -- subquery). Five aggregates that sort for themselves take as long as all the rest.
+        SELECT array_agg(o.id) AS ids,
+               array_agg(CASE WHEN octet_length(o.changes) <= $7 THEN o.changes END) AS changes,
+               array_agg(o.attempts) AS attempts,
+               array_agg(o.age_s) AS ages_s,
+               array_agg(o.traceparent) AS traceparents
         FROM (
-            SELECT o.id, o.changes, o.attempts, o.created_at, o.traceparent
+            SELECT o.id, o.changes::text AS changes, o.attempts,
+                   CASE WHEN isfinite(o.created_at) THEN extract(epoch FROM now() - o.created_at)::float8 ELSE 0 END AS age_s,
+                   left(o.traceparent, 64) AS traceparent -- 55 characters, if it is one
             FROM caspen_sync.outbox o
             WHERE o.account = c.account AND o.appointment_id = c.appointment_id AND o.state = 'pending'
             ORDER BY o.id
-            LIMIT least(c.part_size, $6)
+            LIMIT least(c.part_size, $6, greatest(1, $8 / (SELECT count(*) FROM chosen)))
         ) AS o
     ) AS p
     LEFT JOIN LATERAL (

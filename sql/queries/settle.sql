@@ -13,8 +13,8 @@
 --             $26 outcome text[], $27 error text[], $28 worker text
 --   slots     $29 account text[], $30 slot int[], $31 free_at as taken timestamptz[], $32 free again in float8[] (s),
 --             $33 answered 429 boolean[]: held back from now on, see hold_back.sql
--- Out: the numbers of the claims that were still held, and whether anything has failed or been rejected in a row in the
--- claim's account. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
+-- Out: the numbers of the claims that were still held, whether anything has failed or been rejected in a row in the
+-- claim's account, and whether its appointment is due again at once. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
 -- a fact, and the slot, which has a fence of its own.
 --
 -- The fence: a claim counts only while its token is the row's newest and its lease has not run out.
@@ -52,7 +52,7 @@ WITH claim AS (
                       ELSE 'infinity' END
     FROM held h
     WHERE q.account = h.account AND q.appointment_id = h.appointment_id
-    RETURNING h.nth, h.account
+    RETURNING h.nth, h.account, q.due_at <= clock_timestamp() AS due
 ), verdict AS MATERIALIZED (
     SELECT h.account, v.id, v.state, v.charged, v.error, v.messages
     FROM unnest($9::int[], $10::bigint[], $11::text[], $12::int[], $13::text[], $14::jsonb[])
@@ -127,6 +127,6 @@ WITH claim AS (
     FROM used u
     WHERE r.account = u.account AND r.slot = u.slot
 )
-SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up FROM released r
+SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up, r.due FROM released r
 UNION ALL
-SELECT nth, false FROM settled_before
+SELECT nth, false, true FROM settled_before

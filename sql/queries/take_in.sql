@@ -1,11 +1,16 @@
 -- Takes committed changes into the queue: deletes their arrival rows and makes their appointments due, in one statement.
 -- In:  $1 accounts text[], $2 most arrivals to take of each account's live and of its backfill lane, int.
--- Out: one row: how many arrivals were taken.
+-- Out: a row for each account of which any were taken: how many.
 --
 -- An appointment that is leased, resting or backing off keeps its time; the new changes fold into its next request.
 -- A change that a claim has read already (its id is not above newest_id) makes nothing due.
 -- Rows of the queue are locked in key order, as in settle: two statements that wait for each other would be a deadlock.
-WITH picked AS (
+--
+-- Its commit waits for no disk: should the server crash before it is there, both tables are as they were, and the changes
+-- are taken in again. The claim that follows does wait, and what was committed before it is on disk by then.
+WITH hurried AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true)
+), picked AS (
     SELECT k.account, k.lane, k.change_id
     FROM unnest($1::text[]) AS asked (account)
     CROSS JOIN (VALUES ('live'), ('backfill')) AS lanes (lane)
@@ -37,4 +42,4 @@ WITH picked AS (
         due_at = CASE WHEN q.due_at = 'infinity' AND excluded.newest_id > q.newest_id
                       THEN excluded.due_at ELSE q.due_at END
 )
-SELECT count(*)::int AS taken FROM taken
+SELECT account, count(*)::int AS taken FROM taken CROSS JOIN hurried GROUP BY account

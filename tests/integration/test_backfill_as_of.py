@@ -69,7 +69,7 @@ async def test_a_line_with_nothing_left_is_discarded(database: Database) -> None
     assert (await outbox(database))[1] == ("app_a", {"note": "old"}, "discarded")
     (counts,) = await backfills(database.pool)
     assert (counts.loaded, counts.outdated, counts.pending, counts.synced, counts.state) == (1, 1, 0, 0, "done")
-    assert await store.take_in(["default"]) == 0
+    assert await store.take_in(["default"]) == {}
     assert not await claim(store, 10)
 
 

@@ -38,7 +38,7 @@ async def test_what_is_pending_is_discarded(database: Database, monkeypatch: pyt
     await loaded(database, LINES)
     assert (await cancelled(database)).discarded == 20
     assert await database.states() == {"discarded": 20}
-    assert await store.take_in(["default"]) == 0
+    assert await store.take_in(["default"]) == {}
     assert not await claim(store, 10)
     (entry,) = await backfills(database.pool)
     assert (entry.state, entry.discarded, entry.synced, entry.cancelled_by) == ("cancelled", 20, 0, "bob@desk")

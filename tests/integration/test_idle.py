@@ -14,6 +14,7 @@ NOT_NEEDED = {
     "structlog",
     "tenacity",
     "rich",
+    "uvloop",
     "worker.engine",
     "worker.caspen",
     "worker.sandbox",

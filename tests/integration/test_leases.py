@@ -197,7 +197,7 @@ async def test_a_change_that_a_claim_has_read_makes_nothing_due(database: Databa
     (held,) = await claim(store)
     assert ids(held) == [first, second]
     await settle(store, accepted(held))
-    assert await store.take_in(["default"]) == 1
+    assert await store.take_in(["default"]) == {"default": 1}
     assert await claim(store) == []
     assert await database.value(IDLE)
 

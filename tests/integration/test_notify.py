@@ -98,7 +98,7 @@ take_in, calls = worker.store.Store.take_in, 0
 async def hangs(self, accounts):
     global calls
     calls += 1
-    if calls > 3:
+    if calls > 1:
         await asyncio.Event().wait()
     return await take_in(self, accounts)
 worker.store.Store.take_in = hangs

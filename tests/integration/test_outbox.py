@@ -132,7 +132,7 @@ async def test_copy_works(database: Database, text: bool) -> None:
             await conn.copy_records_to_table("outbox", schema_name="caspen_sync", columns=columns, records=records)
     assert await database.value("SELECT count(DISTINCT id) FROM caspen_sync.outbox") == 500
     assert await arrivals(database) == 500
-    assert await (await registered(database)).take_in(["default"]) == 500
+    assert await (await registered(database)).take_in(["default"]) == {"default": 500}
 
 
 async def _bytes(text: str) -> Any:
@@ -176,8 +176,8 @@ async def test_strict_writers_work_on_known_appointments(database: Database, iso
 # --- NOTIFY ------------------------------------------------------------------------------------------------------
 
 
-async def notifications(database: Database, write: Any) -> int:
-    """How often a listener was woken by what `write` did; a notification of our own marks the end."""
+async def notified(database: Database, write: Any) -> list[str]:
+    """What a listener was told by what `write` did; a notification of our own marks the end."""
     heard: list[str] = []
     listener = await asyncpg.connect(database.dsn)
     try:
@@ -191,8 +191,14 @@ async def notifications(database: Database, write: Any) -> int:
         await eventually(lambda: "the end" in heard, what="the last notification")
     finally:
         await listener.close()
-    assert set(heard[:-1]) <= {""}
-    return len(heard) - 1
+    return heard[:-1]
+
+
+async def notifications(database: Database, write: Any) -> int:
+    """How often a listener was woken by what `write` did, all of it in the account `default`."""
+    heard = await notified(database, write)
+    assert set(heard) <= {"default"}
+    return len(heard)
 
 
 async def test_one_notification_for_a_transaction(database: Database) -> None:
@@ -221,6 +227,21 @@ async def test_one_notification_for_a_transaction(database: Database) -> None:
     assert await notifications(database, busy) == 1
     assert await notifications(database, rolled_back) == 0
     assert await notifications(database, twice) == 2
+
+
+async def test_a_notification_names_its_account(database: Database) -> None:
+    """Once for each account of a transaction. One whose name no notification can hold wakes all."""
+
+    async def write(conn: asyncpg.Connection) -> None:
+        async with conn.transaction():
+            for account in ("north", "south", "north", "x" * 8000):
+                await conn.execute(
+                    "INSERT INTO caspen_sync.outbox (account, appointment_id, changes) "
+                    "VALUES ($1, 'app_1', '{\"note\": null}')",
+                    account,
+                )
+
+    assert sorted(await notified(database, write)) == ["", "north", "south"]
 
 
 async def test_notify_can_be_switched_off(database: Database) -> None:
@@ -262,5 +283,6 @@ async def test_concurrent_writers_all_arrive(database: Database) -> None:
     store = await registered(database)
     await asyncio.gather(*(write(writer) for writer in range(8)))
     assert await arrivals(database) == 200
-    assert sum(await asyncio.gather(*(store.take_in(["default"]) for _ in range(6)))) == 200
+    taken = await asyncio.gather(*(store.take_in(["default"]) for _ in range(6)))
+    assert sum(changes.get("default", 0) for changes in taken) == 200
     assert await arrivals(database) == 0

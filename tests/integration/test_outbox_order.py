@@ -127,22 +127,22 @@ async def test_an_open_transaction_does_not_hold_up_the_worker(database: Databas
         worker = type(store)(pool, worker="impatient")
         earlier = await database.write("app_1", {"note": "earlier"})
         if taken_in:
-            assert await worker.take_in(["default"]) == 1
+            assert await worker.take_in(["default"]) == {"default": 1}
         async with writers(database, 1) as (writer,), asyncio.timeout(15):
             await writer.execute("BEGIN")
             later = await database.write("app_1", {"note": "later"}, conn=writer)
             await writer.execute("SAVEPOINT here")
             last = await database.write("app_1", {"note": "last"}, conn=writer)
-            assert await worker.take_in(["default"]) == (0 if taken_in else 1)
+            assert await worker.take_in(["default"]) == ({} if taken_in else {"default": 1})
             (held,) = await claim(worker)
             assert ids(held) == [earlier]
             assert await settle(worker, accepted(held)) == []
             assert await database.states() == {"synced": 1}
             assert await database.value("SELECT last_change_id FROM caspen_sync.appointment") == earlier
-            assert await worker.take_in(["default"]) == 0
+            assert await worker.take_in(["default"]) == {}
             assert await claim(worker) == []
             await writer.execute("COMMIT")
-        assert await worker.take_in(["default"]) == 2
+        assert await worker.take_in(["default"]) == {"default": 2}
         (held,) = await claim(worker)
         assert ids(held) == [later, last]
 

@@ -74,7 +74,7 @@ async def test_a_pause_by_hand_is_ended_by_hand(database: Database) -> None:
     welcome = replace(succeeding(probe), claim=replace(probe, probing="down"), welcome=True)
     assert (await settle_all(other, welcome)).welcomed == ()
     assert await settle(other, settlement(last, due_in_s=600.0)) == []
-    assert not await store.fresh_token("default", "another")
+    assert not await store.fresh_tokens({"default": "another"})
     await store.tell_limit("default", 1000, timeout_s=TIMEOUT_S)
     assert await store.hold_back([]) == {}
     after = await account_row(database)
@@ -174,9 +174,9 @@ async def test_a_fresh_token_brings_the_probe_forward_and_nothing_else(database:
     refused = stopped(held, "refused", wait_s=600)
     assert refused.pause is not None
     await settle(store, replace(refused, pause=replace(refused.pause, token="old")))
-    assert not await store.fresh_token("default", "old")
+    assert not await store.fresh_tokens({"default": "old"})
     assert await claim(store) == []
-    assert await store.fresh_token("default", "new")
+    assert await store.fresh_tokens({"default": "new"})
     assert [one.probing for one in await eventually(lambda: claim(store), what="a probe")] == ["refused"]
     await pause(database, "down")
-    assert not await store.fresh_token("default", "new")
+    assert not await store.fresh_tokens({"default": "new"})

@@ -106,17 +106,17 @@ async def test_sighup_reads_a_token_again_that_looks_the_same(database: Database
 
 AT_THE_WRONG_MOMENT = """
 import asyncio, os, pathlib, signal, worker.store
-tell, calls = worker.store.Store.fresh_token, 0
-async def fresh_token(self, account, fingerprint):
+tell, calls = worker.store.Store.fresh_tokens, 0
+async def fresh_tokens(self, fingerprints):
     global calls
     calls += 1
-    found = await tell(self, account, fingerprint)
+    found = await tell(self, fingerprints)
     if calls == 2:  # the refused one
         pathlib.Path(os.environ["TOKEN_FILE"]).write_text(os.environ["NEXT_TOKEN"])
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0.05)
     return found
-worker.store.Store.fresh_token = fresh_token
+worker.store.Store.fresh_tokens = fresh_tokens
 """
 
 

@@ -93,7 +93,7 @@ async def test_the_writer_writes(database: Database) -> None:
         records = [("default", "app_1", '{"room_id": 1}')]
         columns = ["account", "appointment_id", "changes"]
         await conn.copy_records_to_table("outbox", schema_name="caspen_sync", columns=columns, records=records)
-        await eventually(lambda: len(heard) == 3, what="three notifications")
+        await eventually(lambda: len(heard) == 4, what="a notification for each account of each transaction")
         await listener.reset()
     rows = await database.rows("SELECT id FROM caspen_sync.outbox ORDER BY id")
     assert len({row["id"] for row in rows}) == 4
@@ -157,7 +157,7 @@ async def test_the_worker_runs_every_statement(database: Database) -> None:
         await store.heartbeat(["default"], running_s=1.0)
         await store.heartbeat(["default"], running_s=2.0)
         assert await pool.fetchval(query("idle"), ["default"]) is False
-        assert await store.take_in(["default"]) == 2
+        assert await store.take_in(["default"]) == {"default": 2}
         first, second = await claim(store, 2)
         assert await store.take_slot(first, timeout_s=TIMEOUT_S) is not None
         assert await settle(store, accepted(first, {"note": "a"}), settlement(second, due_in_s=0.0)) == []
@@ -177,7 +177,7 @@ async def test_the_worker_runs_every_statement(database: Database) -> None:
         strict = Store(pool, worker="w", retry=RetrySettings(down_after=1, probe_base_s=0.01))
         assert (await strict.settle([failing(held)], {"default": 0.0})).reinstate == (("default", "down"),)
         assert await store.reinstate("default", "down") == (1, 0)
-        assert await store.fresh_token("default", "fingerprint") is False
+        assert await store.fresh_tokens({"default": "fingerprint"}) == []
         await store.tell_limit("default", 40, timeout_s=TIMEOUT_S)
         told = BudgetTold(account="default", limit=40, remaining=0, started_at=clock.now())
         assert (await store.hold_back([told]))["default"] > 0

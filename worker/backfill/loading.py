@@ -73,7 +73,8 @@ class Loader:
         finally:
             if loaded.lines:
                 with contextlib.suppress(*DATABASE_FAULTS):  # they look by themselves, a little later
-                    await self._wake()
+                    for account in self._accounts:
+                        await self._wake(account)
         return loaded
 
     async def _load(
@@ -98,7 +99,7 @@ class Loader:
                 return
             size = min(STEP, size * 2)
             if clock.now() - self._woken_at >= WAKE_EVERY_S:
-                await self._wake()
+                await self._wake(account)
 
     async def _patiently(self, account: str, size: int, stopping: asyncio.Event) -> Loaded | None:
         """One step; again while Postgres is away. How far all is stands in the database, so that a step of which
@@ -131,7 +132,7 @@ class Loader:
             return None
         return Loaded(lines=len(ids), left_out=left_out["lines"], outdated=left_out["whole"])
 
-    async def _wake(self) -> None:
+    async def _wake(self, account: str) -> None:
         self._woken_at = clock.now()
         with understood():
-            await self._pool.execute(query("wake"))
+            await self._pool.execute(query("wake"), account)

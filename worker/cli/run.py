@@ -59,10 +59,11 @@ def _run(settings: Settings, args: argparse.Namespace, ends_at: float | None, me
         return ExitCode.OK
 
     # The idle cron run ends above, without these and what they import.
+    from worker import loop
     from worker.runner import run as run_engine
 
     working = run_engine(settings, tokens, once=args.once, ends_at=ends_at, metrics=metrics)
-    report = asyncio.run(_in_time(working, ends_at))
+    report = loop.run(_in_time(working, ends_at))
     if report.reason:
         complain(report.reason)
     return report.exit_code

@@ -1,0 +1,116 @@
+"""When which account is worth a claim."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from worker.agenda import CONTENDED_MAX_S, CONTENDED_MIN_S, Agenda
+from worker.store import Outlook
+
+NOW = 1000.0
+
+
+def agenda() -> Agenda:
+    return Agenda(dict.fromkeys(("a", "b", "c"), 60.0))
+
+
+def outlook(account: str, ready_in_s: float | None = None, *, waits: bool = True, due: bool = True) -> Outlook:
+    return Outlook(
+        account=account,
+        ready_in_s=ready_in_s,
+        waits=waits,
+        due=due,
+        paused_for_s=None,
+        pause_kind=None,
+        pause_reason=None,
+        arrivals=False,
+    )
+
+
+def anybody(_: str) -> bool:
+    return True
+
+
+def test_who_has_waited_longest_comes_first_and_who_was_asked_last() -> None:
+    """So no account can keep the others from being asked."""
+    plan = agenda()
+    for seconds, account in enumerate("abc"):
+        plan.due(account, NOW + seconds)
+    assert plan.ready(NOW + 5) == ["a", "b", "c"]
+    plan.asked("a", NOW + 5)
+    plan.due("b", NOW + 6)  # it waits since then already
+    assert plan.ready(NOW + 6) == ["b", "c", "a"]
+
+
+def test_an_account_that_waits_for_nothing_is_forgotten() -> None:
+    """Nothing is kept for it, and nobody asks for it."""
+    plan = agenda()
+    plan.due("a", NOW)
+    plan.read([outlook("a", waits=False)], NOW)
+    assert plan.ready(math.inf) == []
+    assert plan.next_at(anybody) == math.inf
+    assert not plan.outlooks(NOW)
+    assert not plan.waits("a")
+
+
+def test_slots_that_come_free_soon_after_each_other_are_asked_for_together() -> None:
+    """A little later than the first of them, and by no more than a tiny part of a window."""
+    plan = agenda()
+    plan.read([outlook("a", 2.0)], NOW)
+    assert NOW + 2.0 < plan.next_at(anybody) <= NOW + 2.0 + 60.0 / 1000
+    assert plan.ready(NOW + 2.0) == []
+    assert plan.ready(NOW + 2.1) == ["a"]
+
+
+def test_what_others_are_just_claiming_is_asked_for_less_and_less_soon() -> None:
+    """A claim in vain although something is due: waits that double, up to a limit, until a claim finds something."""
+    plan, waits = agenda(), []
+    for _ in range(10):
+        plan.read([outlook("a", 0.0)], NOW, in_vain={"a"})
+        waits.append(plan.next_at(anybody) - NOW)
+    assert waits[:3] == pytest.approx([CONTENDED_MIN_S, 2 * CONTENDED_MIN_S, 4 * CONTENDED_MIN_S])
+    assert waits[-1] == CONTENDED_MAX_S
+    plan.read([outlook("a", 0.0)], NOW)
+    assert plan.next_at(anybody) == NOW
+    plan.read([outlook("a", 0.0)], NOW, in_vain={"a"})
+    assert plan.next_at(anybody) == NOW + CONTENDED_MIN_S
+
+
+def test_only_accounts_that_may_have_more_claims_decide_how_long_to_wait() -> None:
+    """One whose requests are all on the wire is not waited for."""
+    plan = agenda()
+    plan.due("a", NOW)
+    plan.read([outlook("b", 7.0), outlook("c")], NOW)
+    assert plan.next_at(lambda account: account != "a") > NOW + 7.0
+    assert plan.next_at(lambda account: account == "c") == math.inf
+
+
+def test_an_outlook_ages() -> None:
+    """What was said a while ago is told as of now."""
+    plan = agenda()
+    plan.read([outlook("a", 7.0)], NOW)
+    (told,) = plan.outlooks(NOW + 3.0)
+    assert told.ready_in_s == 4.0
+
+
+def test_what_arrived_and_what_is_unread_is_told_once() -> None:
+    """Each is a set of accounts that empties when it is taken."""
+    plan = agenda()
+    plan.arrived(["a", "b", "a"])
+    plan.unread("c")
+    assert plan.has_arrived
+    assert (plan.take_arrived(), plan.take_unread()) == ({"a", "b"}, {"c"})
+    assert (plan.take_arrived(), plan.take_unread(), plan.has_arrived) == (set(), set(), False)
+
+
+def test_an_account_waits_when_more_of_it_is_due_than_is_on_the_wire() -> None:
+    """Then what was settled may have brought the next claim forward, and the database is asked."""
+    plan = agenda()
+    plan.due("a", NOW)
+    assert plan.waits("a")  # nothing better is known
+    plan.read([outlook("a", 75.0, due=False)], NOW)
+    assert not plan.waits("a")
+    plan.read([outlook("a", 75.0, due=True)], NOW)
+    assert plan.waits("a")
