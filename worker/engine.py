@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import random
 from collections import Counter
@@ -20,7 +21,7 @@ from worker import clock, times
 from worker.agenda import Agenda
 from worker.budget import BudgetWatch
 from worker.caspen import Caspen
-from worker.claims import Claim, Settlement, Written
+from worker.claims import Settlement, Written
 from worker.complaints import Complaints
 from worker.config import Settings
 from worker.errors import DATABASE_FAULTS, ExitCode, first_of
@@ -30,7 +31,7 @@ from worker.patience import Patience, Stopped
 from worker.pulse import Pulse
 from worker.report import Report, verdict
 from worker.runtime import Runtime
-from worker.sender import Sender
+from worker.sender import Delivery, Sender
 from worker.store import MAX_ARRIVALS_PER_LANE, MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
 from worker.token import TokenSource
@@ -127,7 +128,8 @@ class Engine:
     def stop(self) -> None:
         """Lets requests in flight finish and gives the rest back; `run` then returns."""
         self._stopping.set()
-        self._wire.open()
+        for account in self._wire.open():
+            self._start_sending(account)  # which gives back whatever was not sent
         self._woken.set()
 
     def wake(self, account: str = "") -> None:
@@ -313,30 +315,34 @@ class Engine:
         seconds = clock.now() - began_at
         self._metrics.claimed(seconds)
         got = Counter(claim.account for claim in claims)
-        self._wire.claimed(got, seconds)
+        self._wire.claimed_within(seconds)
+        self._wire.add(map(self._sender.prepare, claims))
         self._count_held(got)
-        for claim in claims:
-            self._parts.create_task(self._send(claim))
         for account in wanted:
+            self._start_sending(account)
             self._agenda.asked(account, clock.now())
         return got
 
-    async def _send(self, claim: Claim) -> None:
-        await self._wire.turn(claim.account)
-        settlement = await self._sender.serve(claim)
-        if self._runtime:
-            self._runtime.answered(max((attempt.duration_s for attempt in settlement.attempts), default=0.0))
-        if settlement.answer is not None:
-            self._leave_the_wire(settlement)
-        self._writer.put(settlement)
+    def _start_sending(self, account: str) -> None:
+        """Gives every free place on the wire to a claim that waits for one."""
+        while (delivery := self._wire.enter(account)) is not None:
+            self._parts.create_task(self._send(account, delivery))
 
-    def _leave_the_wire(self, settlement: Settlement) -> None:
-        """Makes room for the next claim: as soon as the API has accepted this one. A fault may pause the account, and
-        until that is written, nothing goes out in its place."""
-        account = settlement.claim.account
-        self._wire.answered(account, max((attempt.duration_s for attempt in settlement.attempts), default=None))
-        if self._agenda.is_ready(account, clock.now()):
-            self._woken.set()
+    async def _send(self, account: str, delivery: Delivery | None) -> None:
+        """One place on the wire: a claim's requests, and then those of the claims that wait."""
+        while delivery is not None:
+            began_at = clock.now()
+            accepted = await self._sender.send(delivery)
+            answer_s = clock.now() - began_at
+            self._writer.put(functools.partial(self._sender.settlement, delivery))
+            if self._runtime and delivery.sent:
+                self._runtime.answered(answer_s)
+            if not accepted:
+                # What went wrong may pause the account: until it is written, nothing goes out in its place.
+                return
+            delivery = self._wire.go_on(account, answer_s)
+            if self._agenda.is_ready(account, clock.now()):
+                self._woken.set()
 
     def _settled(self, batch: Sequence[Settlement], written: Written) -> None:
         now = clock.now()
@@ -354,7 +360,7 @@ class Engine:
                 self._progress_at = now
             if id(settlement) in due:
                 self._agenda.due(account, now)
-            elif (
+            elif not self._agenda.is_ready(account, now) and (
                 settlement.answer is None
                 or settlement.claim.probing
                 or id(settlement) in lost
@@ -363,7 +369,8 @@ class Engine:
             ):
                 self._agenda.unread(account)
             if settlement.answer is None:
-                self._leave_the_wire(settlement)
+                self._wire.leave(account)
+                self._start_sending(account)
         self._count_held(Counter(settlement.claim.account for settlement in batch), -1)
         self._woken.set()
 

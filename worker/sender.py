@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
@@ -16,7 +18,7 @@ from worker.config import AccountSettings, Settings
 from worker.contract import check_appointment_id
 from worker.errors import CaspenSyncError, ConfigError
 from worker.merge import Breach, Change, fold, sift
-from worker.outcome import NotSent, Refused
+from worker.outcome import NotSent, Refused, Synced
 from worker.runtime import Runtime
 from worker.store import Store
 from worker.telemetry import Log
@@ -27,8 +29,25 @@ QUICK_BASE_S = 0.2
 QUICK_MAX_S = 2.0
 
 
+@dataclass(slots=True)
+class Delivery:
+    """One claim on its way: what of it is to be sent, and what was."""
+
+    claim: Claim
+    sound: tuple[Change, ...] = ()
+    breaches: tuple[Breach, ...] = ()
+    """What breaks the contract."""
+    outdated: tuple[Change, ...] = ()
+    """That of which newer changes have left nothing to send."""
+    body: dict[str, Any] = field(default_factory=dict, repr=False)
+    sent: list[policy.Sent] = field(default_factory=list)
+    """The requests, as they were answered."""
+    fault: str | None = None
+    """A fault of ours that ended it: its type."""
+
+
 class Sender:
-    """Turns claims into settlements."""
+    """Turns claims into settlements, in three steps of which only the middle one takes time."""
 
     def __init__(
         self,
@@ -55,41 +74,43 @@ class Sender:
         self._paused_at: dict[str, float] = {}
         self._limits = {name: _limits(settings, account) for name, account in settings.accounts.items()}
 
-    async def serve(self, claim: Claim) -> Settlement:
-        """Sends what the claim holds and says what to write back. A stop before the first byte gives the claim back."""
-        limits = self._limits[claim.account]
-        sent: list[policy.Sent] = []
+    def prepare(self, claim: Claim) -> Delivery:
+        """Finds out what of a claim is to be sent. Claims that come together are best prepared together: what is done
+        once for each of them, between all that a request takes, takes twice as long."""
+        delivery = Delivery(claim=claim)
         try:
-            return await self._serve(claim, limits, sent)
+            self._sift(delivery)
+            delivery.body = fold(delivery.sound)
         except Exception as error:  # noqa: BLE001
-            # One appointment that we have no answer for must not take the process with it, and all the others.
-            # Its message could quote a body; its type and its places cannot.
-            self._log.error(
-                "claim_failed",
-                account=claim.account,
-                appointment_id=claim.appointment_id,
-                error=type(error).__name__,
-                at=privacy.places(error),
-            )
-            return policy.failed(claim, type(error).__name__, limits, self._chance, sent)
+            self._failed(delivery, error)
+        return delivery
 
-    async def _serve(self, claim: Claim, limits: times.Limits, sent: list[policy.Sent]) -> Settlement:
-        """`sent` takes in the requests as they are answered, for whoever has to go on after a fault of ours."""
-        sound, breaches, outdated = self._sifted(claim)
-        if not sound or self._stopping.is_set() or self._overtaken(claim):
-            return policy.release(claim, breaches, outdated)
-        await self._send(claim, sound, sent)
-        if not sent:
-            return policy.release(claim, breaches, outdated)
-        return policy.settle(
-            claim,
-            sound,
-            sent,
-            limits,
-            self._chance,
-            breaches=breaches,
-            outdated=outdated,
-        )
+    async def send(self, delivery: Delivery) -> bool:
+        """Sends it. True when the API has accepted it. After a stop, or when its account is paused by now, nothing goes
+        out."""
+        if not delivery.sound or delivery.fault or self._stopping.is_set() or self._overtaken(delivery.claim):
+            return False
+        try:
+            await self._send(delivery)
+        except Exception as error:  # noqa: BLE001
+            self._failed(delivery, error)
+            return False
+        return bool(delivery.sent) and isinstance(delivery.sent[-1].exchange.outcome, Synced)
+
+    def settlement(self, delivery: Delivery) -> Settlement:
+        """What to write back. As with `prepare`, best done for many together."""
+        claim, sent, limits = delivery.claim, delivery.sent, self._limits[delivery.claim.account]
+        breaches, outdated = delivery.breaches, delivery.outdated
+        try:
+            if delivery.fault is None and not sent:
+                return policy.release(claim, breaches, outdated)
+            if delivery.fault is None:
+                return policy.settle(
+                    claim, delivery.sound, sent, limits, self._chance, breaches=breaches, outdated=outdated
+                )
+        except Exception as error:  # noqa: BLE001
+            self._failed(delivery, error)
+        return policy.failed(claim, delivery.fault or "", limits, self._chance, sent)
 
     def paused(self, account: str) -> None:
         """The account is paused now: what was claimed before, and waits for its turn, is given back."""
@@ -98,17 +119,33 @@ class Sender:
     def _overtaken(self, claim: Claim) -> bool:
         return claim.probing is None and self._paused_at.get(claim.account, -math.inf) >= claim.claimed_at
 
-    def _sifted(self, claim: Claim) -> tuple[tuple[Change, ...], tuple[Breach, ...], tuple[Change, ...]]:
-        """The changes to send, those that may not be sent, and those of which nothing is left to send."""
-        if problem := check_appointment_id(claim.appointment_id):
-            return (), tuple(Breach(change=change, problems=(problem,)) for change in claim.changes), ()
-        sound, breaches = sift(claim.changes, ids=self._settings.api.ids)
-        outdated = tuple(change for change in sound if change.outdated)
-        return tuple(change for change in sound if not change.outdated), breaches, outdated
+    def _failed(self, delivery: Delivery, error: Exception) -> None:
+        """A fault of ours: one appointment that we have no answer for must not take the process with it, and all the
+        others. Its message could quote a body; its type and its places cannot."""
+        delivery.fault = type(error).__name__
+        self._log.error(
+            "claim_failed",
+            account=delivery.claim.account,
+            appointment_id=delivery.claim.appointment_id,
+            error=delivery.fault,
+            at=privacy.places(error),
+        )
 
-    async def _send(self, claim: Claim, changes: Sequence[Change], sent: list[policy.Sent]) -> None:
+    def _sift(self, delivery: Delivery) -> None:
+        """Parts the changes to send from those that may not be sent, and those of which nothing is left to send."""
+        claim = delivery.claim
+        if problem := check_appointment_id(claim.appointment_id):
+            delivery.breaches = tuple(Breach(change=change, problems=(problem,)) for change in claim.changes)
+            return
+        sound, delivery.breaches = sift(claim.changes, ids=self._settings.api.ids)
+        if any(change.superseded for change in sound):
+            delivery.outdated = tuple(change for change in sound if change.outdated)
+            sound = tuple(change for change in sound if not change.outdated)
+        delivery.sound = sound
+
+    async def _send(self, delivery: Delivery) -> None:
         """The requests of one claim: the first, and quick retries as long as claim, budget and patience last."""
-        body = fold(changes)
+        claim, body, sent = delivery.claim, delivery.body, delivery.sent
         slot: Slot | None = claim.slot
         # What failed a whole claim long is not mended in a second: an outage would use up the attempts in a minute.
         most = self._settings.retry.quick_attempts if claim.failures == 0 else 1
@@ -129,7 +166,7 @@ class Sender:
             source = self._tokens[claim.account]
             token, fingerprint = source.token, source.fingerprint
             sending = self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
-            exchange = await tracing.followed(sending, claim, changes, resends=len(sent))
+            exchange = await tracing.followed(sending, claim, delivery.sound, resends=len(sent))
             sent.append(policy.Sent(slot=slot, exchange=exchange, token=fingerprint))
             if not isinstance(exchange.outcome, NotSent):
                 slot = None

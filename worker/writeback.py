@@ -69,11 +69,11 @@ class WriteBack:
         self._pulse = pulse
         self._log = log
         self._batches = 0
-        self._waiting: asyncio.Queue[Settlement | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[Callable[[], Settlement] | None] = asyncio.Queue()
 
-    def put(self, settlement: Settlement) -> None:
-        """Takes a settlement in; it is written soon."""
-        self._waiting.put_nowait(settlement)
+    def put(self, settle: Callable[[], Settlement]) -> None:
+        """Takes a settlement in, which is made when its batch is; it is written soon."""
+        self._waiting.put_nowait(settle)
 
     def close(self) -> None:
         """Lets `run` return once everything that was put is written."""
@@ -83,15 +83,16 @@ class WriteBack:
         """Writes until closed. An unreachable database is waited for: an outcome that the API gave is not dropped."""
         closing = False
         while not closing:
-            batch: list[Settlement] = []
+            taken: list[Callable[[], Settlement]] = []
             self._pulse.rest("write_back")
-            settlement = await self._waiting.get()
-            while settlement is not None:
-                batch.append(settlement)
-                if len(batch) == MAX_BATCH or self._waiting.empty():
+            settle = await self._waiting.get()
+            while settle is not None:
+                taken.append(settle)
+                if len(taken) == MAX_BATCH or self._waiting.empty():
                     break
-                settlement = self._waiting.get_nowait()
-            closing = settlement is None
+                settle = self._waiting.get_nowait()
+            closing = settle is None
+            batch = [settle() for settle in taken]
             if batch:
                 self._batches += 1
                 structlog.contextvars.bind_contextvars(batch=self._batches)
