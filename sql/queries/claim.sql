@@ -7,12 +7,13 @@
 --      float8 (s).
 --
 -- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
--- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
+-- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row. That
+-- slot = slot + 0 says nothing either, but has it expect a single row and look each one up by its key. A batch it would
+-- join with the whole table, which is cheapest while that is small; and the plan lasts.
 WITH asked AS MATERIALIZED (
     SELECT a.account, wanted.capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
-           CASE WHEN EXISTS (SELECT FROM caspen_sync.queue b
-                             WHERE b.account = a.account AND b.lane = 'backfill' AND b.due_at <= now() AND b.due_at < 'infinity')
-                THEN floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int ELSE 0 END AS reserve,
+           CASE WHEN backfill.is_due THEN floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int ELSE 0 END AS reserve,
+           backfill.is_due AS backfill_due,
            make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     JOIN caspen_sync.account a USING (account)
@@ -21,6 +22,11 @@ WITH asked AS MATERIALIZED (
         WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity'
         LIMIT 1
     ) AS something_due
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (SELECT FROM caspen_sync.queue q
+                       WHERE q.account = a.account AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity')
+            AS is_due
+    ) AS backfill
     WHERE wanted.capacity > 0
       AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
 ), probe AS (
@@ -42,33 +48,33 @@ WITH asked AS MATERIALIZED (
       AND a.pause_kind IN ('down', 'rejected', 'refused') AND a.paused_until <= now()
       AND (a.probe_until IS NULL OR a.probe_until <= now())
     RETURNING a.account, 1 AS capacity, a.pause_kind AS probing, a.pause_reason, a.welcomed_at, 0 AS reserve,
-              make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
+              false AS backfill_due, make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
 ), speaking AS MATERIALIZED (
-    SELECT account, capacity, probing, pause_reason, welcomed_at, reserve, worst_case FROM asked
+    -- Sorted, so that all rows of accounts are locked before any other: who has one may be waiting for the queue's.
+    SELECT account, capacity, probing, pause_reason, welcomed_at, reserve, backfill_due, worst_case FROM asked
     UNION ALL
-    SELECT account, capacity, probing, pause_reason, welcomed_at, reserve, worst_case FROM probe
-), free AS MATERIALIZED (
+    SELECT account, capacity, probing, pause_reason, welcomed_at, reserve, backfill_due, worst_case FROM probe
+    ORDER BY account
+), budget AS MATERIALIZED (
     -- The reserve is locked along, so that what another process is just taking does not count as free.
-    SELECT locked.account, locked.slot, row_number() OVER (PARTITION BY locked.account ORDER BY locked.slot) AS nth
-    FROM (
-        SELECT s.account, r.slot
-        FROM speaking s
-        CROSS JOIN LATERAL (
+    SELECT s.account, s.capacity, s.probing, s.pause_reason, s.welcomed_at, s.reserve, s.backfill_due, s.worst_case,
+           f.slots, cardinality(f.slots) AS free
+    FROM speaking s
+    CROSS JOIN LATERAL (
+        SELECT array_agg(locked.slot) AS slots
+        FROM (
             SELECT r.slot
             FROM caspen_sync.rate_slot r
             WHERE r.account = s.account AND r.free_at <= now()
             LIMIT s.capacity + s.reserve
             FOR UPDATE SKIP LOCKED
-        ) AS r
-    ) AS locked
-), budget AS MATERIALIZED (
-    SELECT s.account, s.capacity, s.probing, s.reserve, count(*) AS free
-    FROM speaking s
-    JOIN free f USING (account)
-    GROUP BY s.account, s.capacity, s.probing, s.reserve
+        ) AS locked
+    ) AS f
+    WHERE f.slots IS NOT NULL
 ), probed_last AS MATERIALIZED (
     -- Where the API turns away, what came last: what it turned away is put back by a day, see settle.sql.
-    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
+    SELECT b.account, b.slots, b.probing, b.pause_reason, b.welcomed_at, b.worst_case,
+           q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
     CROSS JOIN LATERAL (
         SELECT found.appointment_id, found.token, found.again, found.part_size, found.due_at
@@ -88,7 +94,8 @@ WITH asked AS MATERIALIZED (
 ), probed_first AS MATERIALIZED (
     -- Where it is down, what came first, of either lane: what failed backs off, and comes last. Either way no appointment
     -- is every probe.
-    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
+    SELECT b.account, b.slots, b.probing, b.pause_reason, b.welcomed_at, b.worst_case,
+           q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
     CROSS JOIN LATERAL (
         SELECT found.appointment_id, found.token, found.again, found.part_size, found.due_at
@@ -106,7 +113,8 @@ WITH asked AS MATERIALIZED (
     ) AS q
     WHERE b.probing = 'down'
 ), live AS MATERIALIZED (
-    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
+    SELECT b.account, b.slots, b.probing, b.pause_reason, b.welcomed_at, b.worst_case,
+           q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
     CROSS JOIN LATERAL (
         SELECT q.appointment_id, q.token, q.again, q.part_size, q.due_at
@@ -118,40 +126,39 @@ WITH asked AS MATERIALIZED (
     ) AS q
     WHERE b.probing IS NULL
 ), backfill AS MATERIALIZED (
-    SELECT b.account, q.appointment_id, q.token, q.again, q.part_size, q.due_at
+    SELECT b.account, b.slots, b.probing, b.pause_reason, b.welcomed_at, b.worst_case,
+           q.appointment_id, q.token, q.again, q.part_size, q.due_at
     FROM budget b
-    LEFT JOIN (SELECT account, count(*) AS claims FROM live GROUP BY account) AS l USING (account)
     CROSS JOIN LATERAL (
         SELECT q.appointment_id, q.token, q.again, q.part_size, q.due_at
         FROM caspen_sync.queue q
         WHERE q.account = b.account AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity'
         ORDER BY q.due_at
-        LIMIT greatest(0, least(b.capacity, b.free - b.reserve) - coalesce(l.claims, 0))
+        LIMIT greatest(0, least(b.capacity, b.free - b.reserve) - (SELECT count(*) FROM live l WHERE l.account = b.account))
         FOR UPDATE SKIP LOCKED
     ) AS q
-    WHERE b.probing IS NULL
-), chosen AS (
-    SELECT account, appointment_id, token, again, part_size,
-           row_number() OVER (PARTITION BY account ORDER BY rank, due_at) AS nth
+    WHERE b.backfill_due
+), chosen AS MATERIALIZED (
+    -- The first of an account takes the first of its slots, and so on. A join over them would be planned for a handful,
+    -- and compare each with each.
+    SELECT account, slots[row_number() OVER (PARTITION BY account)] AS slot, probing, pause_reason, welcomed_at, worst_case,
+           appointment_id, token, again, part_size
     FROM (
-        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM live
-        UNION ALL
-        SELECT account, appointment_id, token, again, part_size, due_at, 2 AS rank FROM backfill
-        UNION ALL
-        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM probed_last
-        UNION ALL
-        SELECT account, appointment_id, token, again, part_size, due_at, 1 AS rank FROM probed_first
+        TABLE live UNION ALL TABLE backfill UNION ALL TABLE probed_last UNION ALL TABLE probed_first
     ) AS candidates
 ), matched AS MATERIALIZED (
     -- A lock is taken on a row's newest version, while the outbox is read as of this statement's start. Where another
     -- worker claimed and settled the appointment in between, or a person brought back a change, the two disagree, the
     -- token or `again` tells, and the row is left.
-    SELECT c.account, c.appointment_id, f.slot, seen.newest_id, p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
+    SELECT c.account, c.appointment_id, c.slot, now() + c.worst_case AS slot_free_at, c.probing, c.pause_reason,
+           c.welcomed_at, seen.newest_id, p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
     FROM chosen c
-    JOIN free f USING (account, nth)
-    JOIN caspen_sync.queue seen
-        ON seen.account = c.account AND seen.appointment_id = c.appointment_id
-       AND seen.token IS NOT DISTINCT FROM c.token AND seen.again = c.again
+    CROSS JOIN LATERAL (
+        SELECT q.newest_id FROM caspen_sync.queue q
+        WHERE q.account = c.account AND q.appointment_id = c.appointment_id
+          AND q.token IS NOT DISTINCT FROM c.token AND q.again = c.again
+        LIMIT 1
+    ) AS seen
     CROSS JOIN LATERAL (
         -- In the order of the subquery: there is nothing beside it (Postgres manual, Aggregate Functions, on a sorted
         -- subquery). Five aggregates that sort for themselves take as long as all the rest.
@@ -176,31 +183,24 @@ WITH asked AS MATERIALIZED (
         WHERE a.account = c.account AND a.appointment_id = c.appointment_id AND a.last_change_id > p.ids[1]
         LIMIT 1
     ) AS newer ON true
-), leased AS (
-    UPDATE caspen_sync.queue q
-    SET token = gen_random_uuid(),
-        due_at = now() + make_interval(secs => $5),
-        leased_until = now() + make_interval(secs => $5),
-        worker = $3,
-        again = 0,
-        newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
-    FROM matched m
-    WHERE q.account = m.account AND q.appointment_id = m.appointment_id
-    RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size, q.turned_away_at
+    WHERE c.slot = c.slot + 0
 ), taken AS (
     -- The worst case, for whatever happens next: written at the last moment, one timeout from now, and then held up by
     -- the network or a gateway for another one before the API counts it.
     UPDATE caspen_sync.rate_slot r
-    SET free_at = now() + s.worst_case
+    SET free_at = m.slot_free_at
     FROM matched m
-    JOIN speaking s USING (account)
     WHERE r.account = m.account AND r.slot = m.slot
-    RETURNING r.account, r.slot, r.free_at
 )
-SELECT l.account, l.appointment_id, l.token, l.lane, l.failures, l.part_size, s.probing, s.pause_reason,
-       coalesce(l.turned_away_at < s.welcomed_at, false) AS suspect,
-       m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, t.slot, t.free_at AS slot_free_at
+UPDATE caspen_sync.queue q
+SET token = gen_random_uuid(),
+    due_at = now() + make_interval(secs => $5),
+    leased_until = now() + make_interval(secs => $5),
+    worker = $3,
+    again = 0,
+    newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
 FROM matched m
-JOIN leased l USING (account, appointment_id)
-JOIN taken t USING (account, slot)
-JOIN speaking s USING (account)
+WHERE q.account = m.account AND q.appointment_id = m.appointment_id
+RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size, m.probing, m.pause_reason,
+          coalesce(q.turned_away_at < m.welcomed_at, false) AS suspect,
+          m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at

@@ -17,24 +17,41 @@
 -- claim's account, and whether its appointment is due again at once. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
 -- a fact, and the slot, which has a fence of its own.
 --
+-- That nth = nth + 0 says nothing, but has the planner expect a single row and look each one up by its key. A batch it
+-- would join with the whole table, which is cheapest while that is small; and the plan lasts.
+--
 -- The fence: a claim counts only while its token is the row's newest and its lease has not run out.
 WITH claim AS (
     SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth::int
     FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[], $8::boolean[])
         WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth)
-), held AS MATERIALIZED (
-    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.turned_away, c.nth
-    FROM claim c
-    JOIN caspen_sync.queue q USING (account, appointment_id)
-    WHERE q.token = c.token AND q.leased_until > clock_timestamp()
-    ORDER BY q.account, q.appointment_id
-    FOR UPDATE OF q
+), tried AS MATERIALIZED (
+    -- Row by row, in the order of keys, as take_in locks them.
+    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.turned_away, c.nth,
+           coalesce(q.held, false) AS held
+    FROM (SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth
+          FROM claim ORDER BY account COLLATE "C", appointment_id COLLATE "C") AS c
+    LEFT JOIN LATERAL (
+        SELECT true AS held FROM caspen_sync.queue q
+        WHERE q.account = c.account AND q.appointment_id = c.appointment_id
+          AND q.token = c.token AND q.leased_until > clock_timestamp()
+        LIMIT 1
+        FOR UPDATE
+    ) AS q ON true
+), kept AS MATERIALIZED (
+    -- One row, with which claim is which. Joins over the batch would be planned for a handful, and compare each with each.
+    SELECT array_agg(held ORDER BY nth) AS held, array_agg(account ORDER BY nth) AS accounts,
+           array_agg(appointment_id ORDER BY nth) AS appointment_ids
+    FROM tried
 ), settled_before AS MATERIALIZED (
     -- The commit went through, but its answer got lost, and the batch is here again: nothing of these is written twice.
     SELECT c.account, c.appointment_id, c.nth
     FROM claim c
-    JOIN caspen_sync.queue q USING (account, appointment_id)
-    WHERE q.token = md5(c.token::text)::uuid
+    CROSS JOIN LATERAL (
+        SELECT FROM caspen_sync.queue q
+        WHERE q.account = c.account AND q.appointment_id = c.appointment_id AND q.token = md5(c.token::text)::uuid
+        LIMIT 1
+    ) AS q
 ), released AS (
     UPDATE caspen_sync.queue q
     SET token = md5(h.token::text)::uuid, -- another one, see claim.sql; and one by which a repeated settle is known
@@ -50,14 +67,15 @@ WITH claim AS (
                       WHEN h.due_in_s IS NOT NULL THEN clock_timestamp() + make_interval(secs => h.due_in_s)
                       WHEN q.newest_id > h.upto_id OR q.again > 0 THEN clock_timestamp()
                       ELSE 'infinity' END
-    FROM held h
-    WHERE q.account = h.account AND q.appointment_id = h.appointment_id
+    FROM tried h
+    WHERE h.held AND h.nth = h.nth + 0 AND q.account = h.account AND q.appointment_id = h.appointment_id
     RETURNING h.nth, h.account, q.due_at <= clock_timestamp() AS due
 ), verdict AS MATERIALIZED (
-    SELECT h.account, v.id, v.state, v.charged, v.error, v.messages
+    SELECT k.accounts[v.nth] AS account, v.nth, v.id, v.state, v.charged, v.error, v.messages
     FROM unnest($9::int[], $10::bigint[], $11::text[], $12::int[], $13::text[], $14::jsonb[])
         AS v (nth, id, state, charged, error, messages)
-    JOIN held h USING (nth)
+    CROSS JOIN kept k
+    WHERE k.held[v.nth]
 ), changed AS (
     -- Pending, said so that the index of pending changes does not offer itself: planned on an empty table, it would be
     -- read from end to end for ever after. The primary key finds each row by itself.
@@ -67,7 +85,7 @@ WITH claim AS (
         last_error = v.error,
         finished_at = CASE WHEN v.state IS NOT NULL THEN clock_timestamp() END
     FROM verdict v
-    WHERE o.account = v.account AND o.id = v.id AND o.state NOT IN ('synced', 'parked', 'discarded')
+    WHERE v.nth = v.nth + 0 AND o.account = v.account AND o.id = v.id AND o.state NOT IN ('synced', 'parked', 'discarded')
 ), explained AS (
     INSERT INTO caspen_sync.rejection AS r (account, change_id, at, messages)
     SELECT account, id, clock_timestamp(), messages FROM verdict WHERE messages IS NOT NULL
@@ -79,18 +97,19 @@ WITH claim AS (
         cancellation_reason_id, cancellation_note, cancelled_at, created_at, resource, synced_at, last_change_id,
         set_by)
     SELECT
-        h.account, h.appointment_id, f.id, f.location_id, f.practitioner_id, f.service_id, f.client_id,
+        k.accounts[r.nth], k.appointment_ids[r.nth], f.id, f.location_id, f.practitioner_id, f.service_id, f.client_id,
         f.client_package_id, f.case_id, f.starts_at, f.ends_at, f.duration, f.status, f.confirmed, f.confirmed_at,
         f.room_id, f.vehicle_id, f.resource_ids, f.note, f.cancellation_reason_id, f.cancellation_note,
         f.cancelled_at, f.created_at, r.resource, clock_timestamp(), r.last_change_id, r.set_by
     FROM unnest($15::int[], $16::jsonb[], $17::jsonb[], $18::bigint[], $19::jsonb[])
         AS r (nth, fields, resource, last_change_id, set_by)
-    JOIN held h USING (nth)
+    CROSS JOIN kept k
     CROSS JOIN LATERAL jsonb_to_record(r.fields) AS f (
         id text, location_id text, practitioner_id text, service_id text, client_id text, client_package_id text,
         case_id text, starts_at timestamptz, ends_at timestamptz, duration bigint, status text, confirmed boolean,
         confirmed_at timestamptz, room_id text, vehicle_id text, resource_ids text[], note text,
         cancellation_reason_id text, cancellation_note text, cancelled_at timestamptz, created_at timestamptz)
+    WHERE k.held[r.nth]
     ON CONFLICT (account, appointment_id) DO UPDATE SET
         id = excluded.id, location_id = excluded.location_id, practitioner_id = excluded.practitioner_id,
         service_id = excluded.service_id, client_id = excluded.client_id,
@@ -114,18 +133,24 @@ WITH claim AS (
                       WHERE b.account = t.account AND b.appointment_id = t.appointment_id)
 ), used AS MATERIALIZED (
     -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
-    SELECT r.account, r.slot, clock_timestamp() + make_interval(secs => s.rest_s) AS free_at, s.throttled
-    FROM unnest($29::text[], $30::int[], $31::timestamptz[], $32::float8[], $33::boolean[])
-        AS s (account, slot, taken, rest_s, throttled)
-    JOIN caspen_sync.rate_slot r USING (account, slot)
-    WHERE r.free_at = s.taken
-    ORDER BY r.account, r.slot
-    FOR UPDATE OF r
+    SELECT s.account, s.slot, clock_timestamp() + make_interval(secs => s.rest_s) AS free_at, s.throttled
+    FROM (
+        SELECT account, slot, taken, rest_s, throttled
+        FROM unnest($29::text[], $30::int[], $31::timestamptz[], $32::float8[], $33::boolean[])
+            AS s (account, slot, taken, rest_s, throttled)
+        ORDER BY account COLLATE "C", slot
+    ) AS s
+    CROSS JOIN LATERAL (
+        SELECT FROM caspen_sync.rate_slot r
+        WHERE r.account = s.account AND r.slot = s.slot AND r.free_at = s.taken
+        LIMIT 1
+        FOR UPDATE
+    ) AS r
 ), cooling AS (
     UPDATE caspen_sync.rate_slot r
     SET free_at = u.free_at, held_until = CASE WHEN u.throttled THEN u.free_at END
     FROM used u
-    WHERE r.account = u.account AND r.slot = u.slot
+    WHERE u.slot = u.slot + 0 AND r.account = u.account AND r.slot = u.slot
 )
 SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up, r.due FROM released r
 UNION ALL

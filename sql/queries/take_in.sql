@@ -25,7 +25,8 @@ WITH hurried AS MATERIALIZED (
 ), taken AS (
     DELETE FROM caspen_sync.arrival a
     USING picked p
-    WHERE a.account = p.account AND a.lane = p.lane AND a.change_id = p.change_id
+    WHERE p.change_id = p.change_id + 0 -- see claim.sql
+      AND a.account = p.account AND a.lane = p.lane AND a.change_id = p.change_id
     RETURNING a.account, a.appointment_id, a.lane, a.change_id
 ), news AS (
     SELECT account, appointment_id, max(lane) AS lane, max(change_id) AS newest_id -- 'live' sorts after 'backfill'
