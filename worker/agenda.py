@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from worker.claims import Settlement, Written
 from worker.store import Outlook
 
 # A claim that found nothing although something is due met rows that another worker is just claiming: ask again soon,
@@ -96,7 +97,25 @@ class Agenda:
         accounts, self._unread = self._unread, set()
         return accounts
 
-    def waits(self, account: str) -> bool:
+    def settled(self, batch: Iterable[Settlement], written: Written, now: float) -> None:
+        """Takes in what was written back. Where that makes more due, it is due; where it may have changed what the
+        database said, the account is unread; after a plain success of one that waits for nothing else, neither."""
+        due, lost = set(map(id, written.due)), set(map(id, written.lost))
+        stirred = {*written.heard_again, *(account for account, _ in written.reinstate)}
+        for settlement in batch:
+            account = settlement.claim.account
+            if id(settlement) in due:
+                self.due(account, now)
+            elif not self.is_ready(account, now) and (
+                settlement.answer is None
+                or settlement.claim.probing
+                or id(settlement) in lost
+                or account in stirred
+                or self._waits(account)
+            ):
+                self.unread(account)
+
+    def _waits(self, account: str) -> bool:
         """Whether the account had something to send besides what is on the wire, when it was looked at last."""
         entry = self._entries.get(account)
         return entry is not None and (entry.outlook is None or entry.outlook.due or entry.outlook.arrivals)

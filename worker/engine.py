@@ -16,6 +16,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from uuid import UUID
 
 from worker import clock, times
 from worker.agenda import Agenda
@@ -28,6 +29,7 @@ from worker.errors import DATABASE_FAULTS, ExitCode, first_of
 from worker.keyring import Keyring
 from worker.metrics import Metrics
 from worker.patience import Patience, Stopped
+from worker.presence import Presence
 from worker.pulse import Pulse
 from worker.report import Report, verdict
 from worker.runtime import Runtime
@@ -37,10 +39,6 @@ from worker.telemetry import Log
 from worker.token import TokenSource
 from worker.wire import Wire
 from worker.writeback import Tally, WriteBack
-
-HEARTBEAT_S = 10.0
-# Nobody waits longer than this for a last good-bye that the database does not take.
-FAREWELL_S = 2.0
 
 # Most claims of one statement: more cost as much each, and hold up what comes next.
 CLAIMS_AT_ONCE = 256
@@ -83,14 +81,16 @@ class Engine:
         self._lease_s = times.lease_s(settings.api.timeout_s)
         self._max_changes = MAX_CHANGES_PER_CLAIM if settings.worker.coalesce else 1
         self._held: Counter[str] = Counter()
+        self._places_kept: set[UUID] = set()
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
         self._progress_at = clock.now()
         self._took_in_at = self._looked_at = -math.inf
         self._listens = False
         self._runtime = runtime
-        self._complaints = Complaints(log)
-        self._keyring = Keyring(tokens, complaints=self._complaints, log=log)
+        complaints = Complaints(log)
+        self._keyring = Keyring(tokens, complaints=complaints, log=log)
+        self._presence = Presence(store, self._accounts, complaints=complaints)
         self._wire = Wire({name: a.concurrency for name, a in settings.accounts.items()}, most=most_on_the_wire)
         rest_s = {name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()}
         self._agenda = Agenda(rest_s)
@@ -185,13 +185,12 @@ class Engine:
 
     async def _working(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the loop and what it needs beside it. When one part dies, all end, and its error is raised."""
-        started_at = clock.now()
         try:
             async with self._parts as parts:
                 await self._register()
                 self._patience.has_worked()
                 self.ready.set()
-                heart = parts.create_task(self._heartbeats(started_at))
+                presence = parts.create_task(self._presence.run())
                 watch = parts.create_task(self._budget.run())
                 writer = parts.create_task(self._writer.run())
                 await loop()
@@ -199,12 +198,10 @@ class Engine:
                 self._writer.close()
                 await writer
                 watch.cancel()
-                heart.cancel()
+                presence.cancel()
         except BaseExceptionGroup as group:
             raise first_of(group) from group
-        with contextlib.suppress(*DATABASE_FAULTS, TimeoutError):
-            async with asyncio.timeout(FAREWELL_S):
-                await self._store.farewell(self._accounts)
+        await self._presence.end()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -331,25 +328,22 @@ class Engine:
     async def _send(self, account: str, delivery: Delivery | None) -> None:
         """One place on the wire: a claim's requests, and then those of the claims that wait."""
         while delivery is not None:
-            began_at = clock.now()
             accepted = await self._sender.send(delivery)
-            answer_s = clock.now() - began_at
             self._writer.put(functools.partial(self._sender.settlement, delivery))
             if self._runtime and delivery.sent:
-                self._runtime.answered(answer_s)
+                self._runtime.answered(delivery.slowest_s)
             if not accepted:
                 # What went wrong may pause the account: until it is written, nothing goes out in its place.
+                self._places_kept.add(delivery.claim.token)
                 return
-            delivery = self._wire.go_on(account, answer_s)
+            delivery = self._wire.go_on(account, delivery.slowest_s)
             if self._agenda.is_ready(account, clock.now()):
                 self._woken.set()
 
     def _settled(self, batch: Sequence[Settlement], written: Written) -> None:
-        now = clock.now()
         for paused in written.paused:
             self._sender.paused(paused.account)
-        due, lost = set(map(id, written.due)), set(map(id, written.lost))
-        stirred = {*written.heard_again, *(account for account, _ in written.reinstate)}
+        self._agenda.settled(batch, written, clock.now())
         for settlement in batch:
             account = settlement.claim.account
             if settlement.told:
@@ -357,18 +351,9 @@ class Engine:
             if settlement.pause and settlement.pause.kind == "refused":
                 self._keyring.refused(account)
             if any(verdict.state for verdict in settlement.verdicts):
-                self._progress_at = now
-            if id(settlement) in due:
-                self._agenda.due(account, now)
-            elif not self._agenda.is_ready(account, now) and (
-                settlement.answer is None
-                or settlement.claim.probing
-                or id(settlement) in lost
-                or account in stirred
-                or self._agenda.waits(account)
-            ):
-                self._agenda.unread(account)
-            if settlement.answer is None:
+                self._progress_at = clock.now()
+            if settlement.claim.token in self._places_kept:
+                self._places_kept.discard(settlement.claim.token)
                 self._wire.leave(account)
                 self._start_sending(account)
         self._count_held(Counter(settlement.claim.account for settlement in batch), -1)
@@ -419,16 +404,6 @@ class Engine:
         while self._held:
             self._woken.clear()
             await self._woken.wait()
-
-    async def _heartbeats(self, started_at: float) -> None:
-        while True:
-            try:
-                await self._store.heartbeat(self._accounts, running_s=clock.now() - started_at)
-            except DATABASE_FAULTS as error:
-                self._complaints.about("heartbeat_failed", None, str(error))
-            else:
-                self._complaints.over("heartbeat_failed", None)
-            await asyncio.sleep(HEARTBEAT_S)
 
     def _gives_up(self, waited_s: float) -> bool:
         """Whether the write-back, which waited so long for the database, is to wait no longer."""

@@ -45,6 +45,11 @@ class Delivery:
     fault: str | None = None
     """A fault of ours that ended it: its type."""
 
+    @property
+    def slowest_s(self) -> float:
+        """How long its slowest request took."""
+        return max((one.exchange.ended_at - one.exchange.started_at for one in self.sent), default=0.0)
+
 
 class Sender:
     """Turns claims into settlements, in three steps of which only the middle one takes time."""

@@ -32,7 +32,8 @@ CROSS JOIN LATERAL (
 ) AS backfill
 CROSS JOIN LATERAL (
     SELECT min(s.free_at) AS first, max(s.free_at) AS behind_reserve
-    FROM (SELECT r.free_at FROM caspen_sync.rate_slot r WHERE r.account = a.account
+    FROM (SELECT r.free_at FROM caspen_sync.rate_slot r
+          WHERE r.account = a.account AND coalesce(live.due_at, backfill.due_at) IS NOT NULL -- or nobody needs one
           ORDER BY r.free_at LIMIT 1 + floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int) AS s
 ) AS slots
 LEFT JOIN LATERAL (

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 
+from tests.support import settlements
+from worker import policy
 from worker.agenda import CONTENDED_MAX_S, CONTENDED_MIN_S, Agenda
+from worker.claims import Settlement, Written
+from worker.merge import Change
 from worker.store import Outlook
 
 NOW = 1000.0
@@ -52,7 +58,6 @@ def test_an_account_that_waits_for_nothing_is_forgotten() -> None:
     assert plan.ready(math.inf) == []
     assert plan.next_at(anybody) == math.inf
     assert not plan.outlooks(NOW)
-    assert not plan.waits("a")
 
 
 def test_slots_that_come_free_soon_after_each_other_are_asked_for_together() -> None:
@@ -105,12 +110,47 @@ def test_what_arrived_and_what_is_unread_is_told_once() -> None:
     assert (plan.take_arrived(), plan.take_unread(), plan.has_arrived) == (set(), set(), False)
 
 
-def test_an_account_waits_when_more_of_it_is_due_than_is_on_the_wire() -> None:
-    """Then what was settled may have brought the next claim forward, and the database is asked."""
-    plan = agenda()
-    plan.due("a", NOW)
-    assert plan.waits("a")  # nothing better is known
-    plan.read([outlook("a", 75.0, due=False)], NOW)
-    assert not plan.waits("a")
-    plan.read([outlook("a", 75.0, due=True)], NOW)
-    assert plan.waits("a")
+def plain(account: str) -> Settlement:
+    """A success."""
+    settled = policy.settle(
+        replace(settlements.claim([Change(id=1, changes={"note": "n"})]), account=account),
+        [Change(id=1, changes={"note": "n"})],
+        settlements.sent(settlements.synced(note="n")),
+        settlements.LIMITS,
+        random.Random(1),
+    )
+    assert settled.answer is not None
+    return settled
+
+
+@pytest.mark.parametrize(
+    ("case", "due", "unread"),
+    [
+        ("nothing else waits", set(), set()),
+        ("more of it is due", {"a"}, set()),
+        ("others wait", set(), {"a"}),
+        ("nothing is known", set(), {"a"}),
+        ("the lease was lost", set(), {"a"}),
+        ("it failed", set(), {"a"}),
+        ("the API was heard again", set(), {"a"}),
+    ],
+)
+def test_what_follows_from_a_settling(case: str, due: set[str], unread: set[str]) -> None:
+    """A plain success of an account that waits for nothing else asks the database nothing."""
+    plan, settled = agenda(), plain("a")
+    if case != "nothing is known":
+        plan.read([outlook("a", 75.0, due=case == "others wait")], NOW)
+    else:
+        plan.due("a", NOW)
+        plan.read([outlook("b", 75.0)], NOW)
+        plan.asked("a", math.inf)
+    if case == "it failed":
+        settled = replace(settled, answer=None)
+    written = Written(
+        due=(settled,) if case == "more of it is due" else (),
+        lost=(settled,) if case == "the lease was lost" else (),
+        heard_again=("a",) if case == "the API was heard again" else (),
+    )
+    plan.settled([settled], written, NOW)
+    assert set(plan.ready(NOW)) == due
+    assert plan.take_unread() == unread
