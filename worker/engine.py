@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from worker import clock, times
-from worker.agenda import Agenda
+from worker.agenda import Agenda, one_run_waits_for
 from worker.budget import BudgetWatch
 from worker.caspen import Caspen
 from worker.claims import Settlement, Written
@@ -318,6 +318,7 @@ class Engine:
         for account in wanted:
             self._start_sending(account)
             self._agenda.asked(account, clock.now())
+        await asyncio.sleep(0)  # what was claimed goes out before anything else is asked of the database
         return got
 
     def _start_sending(self, account: str) -> None:
@@ -379,16 +380,9 @@ class Engine:
         return max(0.0, next_at - now)
 
     def _worth_waiting_for(self, outlook: Outlook) -> bool:
-        """One run waits for budget, but not for a backoff, a long throttle or the next probe."""
-        if outlook.arrivals:
-            return True
-        if outlook.ready_in_s is None or not outlook.due:
-            return False
         account = self._settings.accounts[outlook.account]
         longest_s = account.rate_window_s + account.rate_guard_s + 2 * self._settings.api.timeout_s
-        if clock.now() - self._progress_at > longest_s:
-            return False  # somebody else uses the budget up, or holds what is due
-        return outlook.ready_in_s <= (0 if outlook.pause_kind in ("down", "rejected", "refused") else longest_s)
+        return one_run_waits_for(outlook, longest_s=longest_s, idle_s=clock.now() - self._progress_at)
 
     async def _sleep(self, seconds: float) -> None:
         self.pulse.beat("loop", rests_s=seconds)

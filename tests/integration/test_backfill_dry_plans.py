@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.integration.test_plans import nodes
 from tests.support.database import Database
+from tests.support.plans import nodes
 from worker.config import DatabaseSettings
 from worker.database import connect_options
 from worker.sqlfiles import query

@@ -11,9 +11,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.integration.test_plans import nodes, worker_connection
+from tests.integration.test_plans import worker_connection
 from tests.support.claims import accepted, claim, limits, registered
 from tests.support.database import Database
+from tests.support.plans import nodes
 from worker.sqlfiles import query
 from worker.store import _columns, _slot_columns
 

@@ -13,6 +13,7 @@ from tests.support.claims import registered
 from tests.support.database import Database
 from tests.support.roles import user_with
 from tests.support.servers import Server, looked_into
+from tests.support.sharding import PARTITIONED
 from worker import __version__
 from worker.check import Verdict
 from worker.check import database as checks
@@ -264,6 +265,7 @@ async def test_what_else_holds_dead_rows(server: Server, monkeypatch: pytest.Mon
         holds((await looked(server.dsn()))["snapshots"], FINE, "none")
 
 
+@pytest.mark.skipif(PARTITIONED, reason="partitions have the settings; see test_partitioned.py")
 async def test_dead_rows(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead rows are counted by table; a table that autovacuum leaves out is told before it has any."""
     await database.pool.execute("ALTER TABLE caspen_sync.queue SET (autovacuum_enabled = off)")

@@ -1,4 +1,4 @@
-"""The schema: brought up to date from anywhere, at any time, all or nothing; and every key leads with the account."""
+"""The schema: brought up to date from anywhere, at any time, all or nothing; and every key compares by bytes."""
 
 from __future__ import annotations
 
@@ -201,32 +201,6 @@ async def test_a_host_that_dies_lets_the_next_one_go_on(empty_database: str) -> 
     await other.close()
 
 
-async def test_every_key_leads_with_the_account(database: Database) -> None:
-    """So that the schema can be partitioned or sharded by account: each primary key and each unique index begins with
-    it. The table of migrations has neither: it is not sharded."""
-    keys = await database.rows(
-        """
-        SELECT i.indrelid::regclass::text AS table, i.indexrelid::regclass::text AS index, i.indisprimary AS is_primary,
-               a.attname AS leads
-        FROM pg_index i
-        JOIN pg_class c ON c.oid = i.indrelid
-        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE c.relnamespace = 'caspen_sync'::regnamespace AND (i.indisunique OR i.indisprimary OR i.indisexclusion)
-        """
-    )
-    assert {row["index"]: row["leads"] for row in keys} == {row["index"]: "account" for row in keys}
-    tables = await database.rows(
-        "SELECT c.oid::regclass::text AS name FROM pg_class c "
-        "WHERE c.relnamespace = 'caspen_sync'::regnamespace AND c.relkind IN ('r', 'p')"
-    )
-    with_key = {row["table"] for row in keys if row["is_primary"]}
-    assert {row["name"] for row in tables} - with_key == {"caspen_sync.migration"}
-    foreign_keys = (
-        "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'caspen_sync'::regnamespace"
-    )
-    assert await database.value(foreign_keys) == 0
-
-
 async def test_keys_compare_by_bytes(database: Database) -> None:
     """Every text column that names something in an index is COLLATE "C", so that no update of the operating system
     corrupts an index or reverses a lock order. `lane` is one of two plain words, which all collations sort alike."""
@@ -248,7 +222,7 @@ async def test_keys_compare_by_bytes(database: Database) -> None:
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('account', 'appointment_id') AND a.attnum > 0
         JOIN pg_collation l ON l.oid = a.attcollation
-        WHERE c.relnamespace = 'caspen_sync'::regnamespace AND c.relkind = 'r'
+        WHERE c.relnamespace = 'caspen_sync'::regnamespace AND c.relkind IN ('r', 'p')
         """
     )
     assert {row["name"] for row in ids if row["collname"] != "C"} == set()

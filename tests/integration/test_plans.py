@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,8 @@ import pytest
 
 from tests.support.database import Database
 from tests.support.loading import NAME, accepted
+from tests.support.plans import nodes, table_of
+from tests.support.sharding import PARTITIONED
 from worker.config import AccountSettings, DatabaseSettings
 from worker.database import connect_options
 from worker.sqlfiles import query
@@ -76,6 +78,11 @@ TABLES = {
 }
 
 
+# Many empty partitions look larger than an empty table, and some are rather joined as a whole then: run_up, which is
+# short, and the lines of a backfill that is forgotten or cancelled, each step of which is slower by that.
+PARTITIONED_OTHERWISE = {"run_up", "run_up_length", "given_up", "reinstate", "backfill_drop_lines", "prune_backfill"}
+
+
 @pytest.fixture
 async def worker_connection(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """A connection as a worker opens it."""
@@ -84,18 +91,13 @@ async def worker_connection(database: Database) -> AsyncIterator[asyncpg.Connect
     await conn.close()
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
 def scans(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """The nodes that read one of our tables; writing nodes name theirs too, but read nothing."""
-    return [node for node in nodes(plan) if node.get("Relation Name") in TABLES and "Scan" in node["Node Type"]]
+    read = [node | {"Relation Name": table_of(node)} for node in nodes(plan) if "Scan" in node["Node Type"]]
+    return [node for node in read if node["Relation Name"] in TABLES]
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("name", sorted(set(STATEMENTS) - PARTITIONED_OTHERWISE) if PARTITIONED else STATEMENTS)
 async def test_every_table_is_read_by_account_through_an_index(
     worker_connection: asyncpg.Connection, name: str
 ) -> None:
@@ -153,10 +155,11 @@ async def test_how_it_is_is_read_through_indexes(
     prepared = await worker_connection.prepare(query(name))
     for scan in scans((await prepared.explain(*args, analyze=True))[0]["Plan"]):  # else it would not show every part
         assert scan["Node Type"] in ("Index Scan", "Index Only Scan"), scan
-        if scan["Relation Name"] != "account" and scan["Alias"] != "first_name":
+        if scan["Relation Name"] != "account" and not scan["Alias"].startswith("first_name"):
             assert "account" in scan.get("Index Cond", ""), scan
 
 
+@pytest.mark.skipif(PARTITIONED, reason="the index of a partition has a name that Postgres chose")
 async def test_how_it_is_costs_what_is_pending(database: Database, worker_connection: asyncpg.Connection) -> None:
     """Beside finished rows, pending changes are found by their own index, which does not have the others."""
     await Store(database.pool, worker="w").register({"default": AccountSettings()})
