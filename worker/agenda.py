@@ -146,8 +146,8 @@ class Agenda:
 
 
 def one_run_waits_for(outlook: Outlook, *, longest_s: float, idle_s: float) -> bool:
-    """Whether one run waits for it: for budget, but not for a backoff, a long throttle or the next probe. `longest_s`: how
-    long a slot can take to be free again; `idle_s`: for how long nothing was dealt with."""
+    """Whether one run waits for it: for budget, but not for a backoff, a long throttle or the next probe. `longest_s`:
+    how long a slot can take to be free again; `idle_s`: for how long nothing was dealt with."""
     if outlook.arrivals:
         return True
     if outlook.ready_in_s is None or not outlook.due:

@@ -278,8 +278,10 @@ def _http_date(text: str) -> float | None:
 
 def _count(headers: Headers, name: str) -> int | None:
     """A whole number of plain digits; None when the header is absent, odd, or there twice and at odds with itself."""
-    values = {value.strip() for value in headers.getall(name, [])}
+    values = headers.getall(name, [])
+    if len(values) > 1:
+        values = list({value.strip() for value in values})
     if len(values) != 1:
         return None
-    value = values.pop()
+    value = values[0].strip()
     return int(value) if _COUNT.fullmatch(value) else None

@@ -11,23 +11,27 @@
 -- slot = slot + 0 says nothing either, but has it expect a single row and look each one up by its key. A batch it would
 -- join with the whole table, which is cheapest while that is small; and the plan lasts.
 WITH asked AS MATERIALIZED (
-    SELECT a.account, wanted.capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
+    SELECT a.account, due.appointments AS capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
            CASE WHEN backfill.is_due THEN floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int ELSE 0 END AS reserve,
            backfill.is_due AS backfill_due,
            make_interval(secs => 2 * $4 + a.rate_window_s + a.rate_guard_s) AS worst_case
     FROM unnest($1::text[], $2::int[]) AS wanted (account, capacity)
     JOIN caspen_sync.account a USING (account)
     CROSS JOIN LATERAL (
-        SELECT FROM caspen_sync.queue q
-        WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity'
-        LIMIT 1
-    ) AS something_due
+        -- No more slots are locked than there is something due for.
+        SELECT count(*)::int AS appointments
+        FROM (
+            SELECT FROM caspen_sync.queue q
+            WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity'
+            LIMIT wanted.capacity
+        ) AS q
+    ) AS due
     CROSS JOIN LATERAL (
         SELECT EXISTS (SELECT FROM caspen_sync.queue q
                        WHERE q.account = a.account AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity')
             AS is_due
     ) AS backfill
-    WHERE wanted.capacity > 0
+    WHERE due.appointments > 0
       AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
 ), probe AS (
     -- An account that the API refused, or that it is down for, sends one request when its pause is over. Saying so in the statement that takes the probe keeps

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -58,6 +59,7 @@ def _run(args: argparse.Namespace, contestants: Sequence[Contestant]) -> int:
     from worker.embedded import embedded_postgres
 
     load = os.getloadavg()[0]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or else Postgres would stay
     with embedded_postgres() as dsn:
         setting = Setting(
             appointments=args.appointments,

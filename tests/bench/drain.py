@@ -1,9 +1,9 @@
 """One drain: a database full of changes, one process that works it off, and what it took.
 
-The clock is the server's, and runs from the first request's arrival to the last appointment's. CPU time is read when the
-first one arrives and, a second time, when everything is written back but the very last answer, which the server keeps
-back until then. So no start counts, no imports and no connecting, and no ending, and of the work all does but the first
-claim. The worker's memory is its peak, from its start to that moment.
+The clock is the server's, and runs from the first request's arrival to the last appointment's. CPU time is read when
+the first one arrives and, a second time, when everything is written back but the very last answer, which the server
+keeps back until then. So no start counts, no imports and no connecting, and no ending, and of the work all does but the
+first claim. The worker's memory is its peak, from its start to that moment.
 
 Afterwards everything has to be there: each appointment arrived, with the right body, the process ended well, and the
 database has every answer. What arrived twice is counted.

@@ -58,9 +58,10 @@ class Idle:
         if ending.done():
             await ending
             raise Failed("ended as a service")
-        if warming.cancelled() or not warming.done():
-            raise Failed(f"sent nothing within {_LIMIT_S:.0f} s")
-        await warming
+        try:
+            await warming
+        except (TimeoutError, asyncio.CancelledError):
+            raise Failed(f"did not send its first changes within {_LIMIT_S:.0f} s") from None
         self._conns[contestant.name] = conn
 
     async def _warm(self, contestant: Contestant, conn: asyncpg.Connection) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.bench.results import Results, spread
-from tests.bench.roster import BARE, Contestant
+from tests.bench.roster import Contestant
 from tests.bench.table import cell, table
 
 _HEADING = (
@@ -58,7 +58,7 @@ def _row(contestant: Contestant, results: Results) -> list[str]:
         spread(results.all(name, "requests_per_s")) if drained else "",
         cell(results.share_of_bare(name), ".2f"),
         median("worker_cpu_s", ".3f"),
-        median("postgres_cpu_s", ".3f") if contestant is not BARE else "",
+        median("postgres_cpu_s", ".3f") if contestant.done else "",
         median("peak_mb", ".0f"),
         *(
             text
