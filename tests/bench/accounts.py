@@ -1,8 +1,8 @@
 """A thousand accounts in one process: `python -m tests.bench.accounts [ACCOUNTS [SECONDS]]`.
 
 First all of them with more to send than their budget lets through, 60 requests in 60 s each: how much of the sum of all
-budgets is used once every slot has been used once, and what that takes. Then the same accounts with nothing to do,
-beside a process with a single one.
+budgets is used once every slot has been used once, over two whole windows, since slots are used in bursts; and what that
+takes. Then the same accounts with nothing to do, beside a process with a single one.
 """
 
 from __future__ import annotations
@@ -126,4 +126,9 @@ def _cores(cpu_s: float, took_s: float) -> str:
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    asyncio.run(main(int(arguments[0]) if arguments else 1000, float(arguments[1]) if len(arguments) > 1 else 120.0))
+    asyncio.run(
+        main(
+            int(arguments[0]) if arguments else 1000,
+            float(arguments[1]) if len(arguments) > 1 else 2 * (WINDOW_S + GUARD_S),
+        )
+    )
