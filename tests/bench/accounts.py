@@ -1,8 +1,8 @@
 """A thousand accounts in one process: `python -m tests.bench.accounts [ACCOUNTS [SECONDS]]`.
 
 First all of them with more to send than their budget lets through, 60 requests in 60 s each: how much of the sum of all
-budgets is used once every slot has been used once, over two whole windows, since slots are used in bursts; and what that
-takes. Then the same accounts with nothing to do, beside a process with a single one.
+budgets is used once every slot has been used once, over two whole windows, since slots are used in bursts; and what
+that takes. Then the same accounts with nothing to do, beside a process with a single one.
 """
 
 from __future__ import annotations
