@@ -202,8 +202,10 @@ async def _served(database: Database, sandbox: Sandbox, *, for_s: float) -> list
     """A service works for so long; returns which limits it warned of, and which ruled. It never takes anybody for
     somebody else."""
     settings = SETTINGS | {"ACCOUNTS__DEFAULT__RATE_WINDOW_S": "1.0", "API__TIMEOUT_S": "0.5"}
-    began = sandbox.now()
+    before = len(sandbox.log)
     worker = await start("run", "--log-format", "json", env=environment(database.dsn, sandbox.base_url, settings))
+    await eventually(lambda: len(sandbox.log) > before, what="it works")
+    began = sandbox.now()
     await eventually(lambda: sandbox.now() > began + for_s)
     assert await stop(worker) == 0
     _, said = await worker.communicate()
