@@ -28,7 +28,7 @@ from worker.config import Settings
 from worker.errors import DATABASE_FAULTS, ExitCode, first_of
 from worker.keyring import Keyring
 from worker.metrics import Metrics
-from worker.patience import Patience, Stopped
+from worker.patience import ONCE_DATABASE_PATIENCE_S, Patience, Stopped
 from worker.presence import Presence
 from worker.pulse import Pulse
 from worker.report import Report, verdict
@@ -37,13 +37,8 @@ from worker.sender import Delivery, Sender
 from worker.store import MAX_ARRIVALS_PER_LANE, MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
 from worker.telemetry import Log
 from worker.token import TokenSource
-from worker.wire import Wire
+from worker.wire import CLAIMS_AT_ONCE, MOST_ON_THE_WIRE, Wire
 from worker.writeback import Tally, WriteBack
-
-# Most claims of one statement: more cost as much each, and hold up what comes next.
-CLAIMS_AT_ONCE = 256
-# Most requests of one process: each has a connection of its own.
-MOST_ON_THE_WIRE = 1000
 
 # Where nobody says that something arrived, it is looked for this often while there is work, in seconds.
 UNHEARD_S = 0.25
@@ -52,9 +47,6 @@ RUNTIME_LOOK_S = 0.005
 
 # How often one run looks whether others are done with what they hold.
 LEASE_WATCH_S = 0.25
-
-# How long one run waits for a database that went away under it, in seconds. The service waits for ever.
-ONCE_DATABASE_PATIENCE_S = 60.0
 
 
 class Engine:

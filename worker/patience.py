@@ -14,6 +14,9 @@ from worker.metrics import Metrics
 from worker.pulse import Pulse
 from worker.telemetry import Log
 
+# How long one run waits for a database that went away under it, in seconds. The service waits for ever.
+ONCE_DATABASE_PATIENCE_S = 60.0
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -17,7 +17,7 @@ import structlog
 from worker.caspen import Caspen
 from worker.config import ApiSettings, Settings
 from worker.database import pool
-from worker.engine import MOST_ON_THE_WIRE, Engine
+from worker.engine import Engine
 from worker.errors import ExitCode
 from worker.metrics import Metrics
 from worker.migrate import require_current_schema
@@ -30,6 +30,7 @@ from worker.systemd import Notifier
 from worker.telemetry import configure, log
 from worker.token import TokenSource
 from worker.tracing import traced
+from worker.wire import MOST_ON_THE_WIRE
 
 # One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes, one
 # reads how it is, one looks whether all is ready.

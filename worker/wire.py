@@ -12,6 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from worker.sender import Delivery
 
+# Most claims of one statement: more cost as much each, and hold up what comes next.
+CLAIMS_AT_ONCE = 256
+# Most requests of one process: each has a connection of its own.
+MOST_ON_THE_WIRE = 1000
 # How much of what was measured last enters the averages.
 SHARE = 0.2
 

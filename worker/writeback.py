@@ -230,6 +230,10 @@ class WriteBack:
             )
         for account in written.welcomed:
             self._log.info("account_welcome_again", account=account)
+        # By our own count there was room: whatever is in its place is somebody else's. See hold_back.sql.
+        throttled = Counter(used.slot.account for settlement in batch for used in settlement.slots if used.throttled)
+        for account, slots in throttled.items():
+            self._log.warning("budget_shared", account=account, held_back=slots)
         for pause in (settlement.pause for settlement in batch):
             if pause and pause.absurd_s is not None:
                 self._log.warning(

@@ -228,15 +228,14 @@ async def test_a_superuser_may_do_it_for_the_owner(conn: asyncpg.Connection) -> 
 
 
 async def test_a_server_that_would_crash_is_left_alone(conn: asyncpg.Connection) -> None:
-    """It says what to do instead; with that done, it goes on, as in every other test here on such a server."""
-    if not 180000 <= int(await conn.fetchval("SHOW server_version_num")) <= 180006:
-        pytest.skip("this version of Postgres does not crash")
+    """It says what to do instead; with that done, it goes on. Any other server is asked for nothing."""
     await migrate(conn)
     await conn.execute("SET enable_partition_pruning = on")
-    with pytest.raises(asyncpg.RaiseError, match="can crash under partitioned tables") as refused:
-        await conn.execute(partitioned_sql())
-    assert "SET enable_partition_pruning = off" in refused.value.hint
-    await conn.execute("SET enable_partition_pruning = off")
+    if 180000 <= int(await conn.fetchval("SHOW server_version_num")) <= 180006:
+        with pytest.raises(asyncpg.RaiseError, match="can crash under partitioned tables") as refused:
+            await conn.execute(partitioned_sql())
+        assert "SET enable_partition_pruning = off" in refused.value.hint
+        await conn.execute("SET enable_partition_pruning = off")
     await conn.execute(partitioned_sql())
     assert await conn.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'caspen_sync.queue'::regclass") == 16
 

@@ -13,8 +13,8 @@ import asyncpg
 from worker import clock
 from worker.backfill.staging import taken_over
 from worker.database import understood
-from worker.engine import ONCE_DATABASE_PATIENCE_S
 from worker.errors import DATABASE_FAULTS, DatabaseUnreachable
+from worker.patience import ONCE_DATABASE_PATIENCE_S
 from worker.sqlfiles import query
 
 # Lines of one step, a transaction of some 40 ms.
