@@ -1,0 +1,73 @@
+"""What was claimed before its account was paused, and has not gone out yet."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+from typing import Any, cast
+
+import structlog
+
+from tests.support import settlements
+from worker import clock
+from worker.caspen import Caspen
+from worker.claims import Claim
+from worker.config import Settings
+from worker.sender import Sender
+from worker.store import Store
+from worker.token import TokenSource
+
+
+class Counting:
+    """In the place of the client: counts what it is asked to send."""
+
+    requests = 0
+
+    async def send(self, *_: Any, **__: Any) -> None:
+        self.requests += 1
+        raise ConnectionError
+
+
+def sender(client: Counting) -> Sender:
+    settings = Settings.model_validate({"accounts": {"default": {"token": "t"}}})
+    tokens = {"default": TokenSource("default", settings.accounts["default"])}
+    return Sender(
+        settings,
+        cast(Store, None),
+        cast(Caspen, client),
+        tokens,
+        stopping=asyncio.Event(),
+        chance=random.Random(1),
+        log=structlog.get_logger(),
+    )
+
+
+def claimed(*, probing: bool = False) -> Claim:
+    claim = settlements.claim(settlements.notes(1), probing="down" if probing else None)
+    return replace(claim, slot=settlements.slot(taken_at=clock.now()))
+
+
+async def test_it_is_given_back() -> None:
+    """Nothing of it goes out, nobody is charged, and the slot is free again."""
+    client = Counting()
+    sending = sender(client)
+    delivery = sending.prepare(claimed())
+    sending.paused("default")
+    assert not await sending.send(delivery)
+    settled = sending.settlement(delivery)
+    assert (client.requests, settled.attempts, settled.verdicts, settled.due_in_s) == (0, (), (), 0.0)
+    assert [used.answered_at for used in settled.slots] == [None]
+
+
+async def test_a_probe_goes_out_and_so_does_what_is_claimed_later() -> None:
+    """A pause holds up what was claimed before it, but not the request that is to end it."""
+    client = Counting()
+    sending = sender(client)
+    probe = sending.prepare(claimed(probing=True))
+    sending.paused("default")
+    await sending.send(probe)
+    assert client.requests == 1
+    later = claimed()
+    await sending.send(sending.prepare(replace(later, slot=replace(later.slot, taken_at=clock.now() + 1.0))))
+    assert client.requests == 2
