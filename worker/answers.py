@@ -10,7 +10,6 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 
 from worker.contract import UPDATE_FIELDS, AppointmentResource
 from worker.outcome import Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
+from worker.records import record
 
 ANSWER_MAX_BYTES = 1_048_576
 
@@ -70,7 +70,7 @@ class Headers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Answer:
     """One answer, as far as it was read."""
 

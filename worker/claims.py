@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from worker.merge import Change
+from worker.records import record
 
 Lane = Literal["live", "backfill"]
 PauseKind = Literal["throttled", "down", "rejected", "refused", "manual"]
@@ -17,7 +18,7 @@ SignKind = Literal["accepted", "heard", "down", "rejected"]
 NewState = Literal["synced", "parked", "discarded"] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Slot:
     """One permit to send one request."""
 
@@ -29,7 +30,7 @@ class Slot:
     """By `clock.now()`, not later than the database took it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Claim:
     """The right to speak for one appointment until the lease ends, with what there is to say."""
 
@@ -59,7 +60,7 @@ class Claim:
         return self.slot.taken_at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Attempt:
     """One HTTP request, for the log."""
 
@@ -71,7 +72,7 @@ class Attempt:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Verdict:
     """What becomes of one change."""
 
@@ -84,7 +85,7 @@ class Verdict:
     """What the API said to it, as JSON; see `outcome.Rejected`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Answer:
     """The synced state to write."""
 
@@ -97,7 +98,7 @@ class Answer:
     """Which change set each field that was sent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class UsedSlot:
     """A slot to cool down. `answered_at` None: no request used it, it is free at once."""
 
@@ -107,7 +108,7 @@ class UsedSlot:
     """The answer was a 429: the slot stands for a request that somebody else used up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Pause:
     """A fault of the account: nothing of it is claimed for a while."""
 
@@ -126,7 +127,7 @@ class Pause:
     """A wait that was asked for and is not obeyed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Paused:
     """A pause as it was written: what every process obeys from now on."""
 
@@ -139,7 +140,7 @@ class Paused:
     began: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Sign:
     """What the outcome of one claim says of the API, apart from what becomes of the claim.
 
@@ -157,7 +158,7 @@ class Sign:
     charged: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BudgetTold:
     """What an answer said of the budget, as the API counts it."""
 
@@ -168,7 +169,7 @@ class BudgetTold:
     """When the request began, by `clock.now()`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Settlement:
     """Everything that is written back for one claim."""
 
@@ -195,7 +196,7 @@ class Settlement:
     mismatches: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Written:
     """What a batch of settlements did, besides what it was to do."""
 

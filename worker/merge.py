@@ -7,13 +7,14 @@ remote appointment as sending the changes one by one in id order would.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from worker.contract import IdPolicy, Problem, check_update
+from worker.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Change:
     """One pending outbox row: what it sets, and how many requests were spent on it."""
 
@@ -33,7 +34,7 @@ class Change:
         return bool(self.superseded) and self.superseded >= self.changes.keys()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Breach:
     """A change that breaks the API's contract and so is never sent."""
 
@@ -69,7 +70,7 @@ def set_by(changes: Sequence[Change]) -> dict[str, int]:
 
 def superseded(changes: Any, change_id: int, newest: Mapping[str, int]) -> frozenset[str]:
     """The fields of a change that newer ones have set; `newest` says which change set each field last."""
-    if not isinstance(changes, Mapping):
+    if not newest or not isinstance(changes, dict):
         return frozenset()
     return frozenset(name for name in changes if newest.get(name, 0) > change_id)
 

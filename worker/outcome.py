@@ -5,12 +5,13 @@ Whose fault it is and what follows are two questions; the first is answered by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from worker.contract import AppointmentResource
+from worker.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Synced:
     """Accepted, and the answer is a resource."""
 
@@ -21,7 +22,7 @@ class Synced:
     """The whole answer, as JSON that Postgres will take."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class NotSent:
     """Not a byte of the request went out."""
 
@@ -32,7 +33,7 @@ class NotSent:
     status = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Retry:
     """Answered, but not done; or done, but the answer does not tell."""
 
@@ -41,7 +42,7 @@ class Retry:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Unknown:
     """Sent, and only silence or a gateway's answer: the API may still be working on it."""
 
@@ -50,7 +51,7 @@ class Unknown:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Throttled:
     """Too many requests on this key."""
 
@@ -61,7 +62,7 @@ class Throttled:
     reason: str = "429 too many requests"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Refused:
     """The token is not accepted, or not for this."""
 
@@ -70,7 +71,7 @@ class Refused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Rejected:
     """The API will not take this request, however often it is sent."""
 
@@ -87,7 +88,7 @@ class Rejected:
 Outcome = Synced | NotSent | Retry | Unknown | Throttled | Refused | Rejected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Exchange:
     """One request and its outcome, with its times by `clock.now()`."""
 

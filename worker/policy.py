@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from worker.claims import (
@@ -28,6 +28,7 @@ from worker.claims import (
 from worker.contract import disagreements
 from worker.merge import Breach, Change, doubled, fold, halved, set_by
 from worker.outcome import Exchange, NotSent, Refused, Rejected, Retry, Synced, Throttled, Unknown
+from worker.records import record
 from worker.times import THROTTLE_MAX_S, Limits, backoff_s, throttle_s
 
 # Why a change is discarded that newer ones have left nothing of.
@@ -40,7 +41,7 @@ _BLAMED = (Synced, Retry, Unknown, Rejected)
 _BLAMED_AS_PROBE = (Synced, Rejected)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Sent:
     """One request of a claim: the slot it used and what came of it."""
 
@@ -90,7 +91,7 @@ def failed(claim: Claim, error: str, limits: Limits, chance: random.Random, sent
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class _Case:
     """A claim whose requests were made, up to the decision over it."""
 
