@@ -57,7 +57,7 @@ MESSAGES_MAX_BYTES = 32_768
 DATE_TOLERANCE_S = 86_400.0
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
-_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_COUNT_MAX_LENGTH = 9
 _HTTP_DATE_MAX_LENGTH = 64
 _NOT_FOR_POSTGRES = re.compile("[\x00\ud800-\udfff]")
 
@@ -278,10 +278,8 @@ def _http_date(text: str) -> float | None:
 
 def _count(headers: Headers, name: str) -> int | None:
     """A whole number of plain digits; None when the header is absent, odd, or there twice and at odds with itself."""
-    values = headers.getall(name, [])
-    if len(values) > 1:
-        values = list({value.strip() for value in values})
+    values = {value.strip() for value in headers.getall(name, [])}
     if len(values) != 1:
         return None
-    value = values[0].strip()
-    return int(value) if _COUNT.fullmatch(value) else None
+    value = values.pop()
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= _COUNT_MAX_LENGTH else None

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from worker import __version__, clock
 from worker.answers import ANSWER_MAX_BYTES, CUT_SHORT, TOO_LONG, Answer, budget, date_told, understood, wants_body
 from worker.contract import check_appointment_id
 from worker.outcome import Exchange, NotSent, Outcome, Unknown
+from worker.records import record
 from worker.tls import client_context
 
 
@@ -38,6 +39,15 @@ class SentBefore(Exception):
 
 class SpokeFirst(aiohttp.ClientConnectionError):
     """The server said something on an idle connection: whatever it is, it answers nothing that we are about to ask."""
+
+
+@record
+class Request:
+    """What there is to say about one appointment."""
+
+    method: str
+    url: URL
+    data: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -136,29 +146,26 @@ class Caspen:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, appointment_id: str, body: dict[str, Any], *, token: str, deadline: float) -> Exchange:
-        """POSTs one update.
-
-        `deadline`, by `clock.now()`, is when the request has to be over. It is looked at a last time when the first
-        byte is about to be written, so that a process that was stopped in between sends nothing.
-        """
+    def request(self, appointment_id: str, body: dict[str, Any]) -> Request:
+        """The POST of one update. Raises ValueError for an id that would change the path of the request."""
         if problem := check_appointment_id(appointment_id):
-            now = self._now()
-            return Exchange(outcome=NotSent(reason=str(problem)), started_at=now, ended_at=now)
-        data = _encoded(body).encode()
-        return await self._exchange("POST", appointment_id, data, token, deadline)
+            raise ValueError(str(problem))
+        return Request(method="POST", url=self._address(appointment_id), data=_encoded(body).encode())
 
     async def ask(self, *, token: str, deadline: float) -> Exchange:
         """GETs an appointment that nobody has: the cheapest way to learn whether a token is accepted, which a 404 then
         says. It counts against the budget as any request; `deadline` is as for `send`."""
-        return await self._exchange("GET", NOBODY, None, token, deadline)
+        return await self.send(Request(method="GET", url=self._address(NOBODY)), token=token, deadline=deadline)
 
-    async def _exchange(
-        self, method: str, appointment_id: str, data: bytes | None, token: str, deadline: float
-    ) -> Exchange:
+    async def send(self, request: Request, *, token: str, deadline: float) -> Exchange:
+        """Makes one request.
+
+        `deadline`, by `clock.now()`, is when it has to be over. It is looked at a last time when the first byte is
+        about to be written, so that a process that was stopped in between sends nothing.
+        """
         attempt = _Attempt(deadline)
         started_at = self._now()
-        outcome = await self._outcome(method, appointment_id, data, token, attempt)
+        outcome = await self._outcome(request, token, attempt)
         return Exchange(
             outcome=outcome,
             started_at=started_at,
@@ -168,9 +175,10 @@ class Caspen:
             date_s=attempt.date_s,
         )
 
-    async def _outcome(
-        self, method: str, appointment_id: str, data: bytes | None, token: str, attempt: _Attempt
-    ) -> Outcome:
+    def _address(self, appointment_id: str) -> URL:
+        return self._url.with_path(f"{self._path}/appointments/{quote(appointment_id, safe='')}", encoded=True)
+
+    async def _outcome(self, request: Request, token: str, attempt: _Attempt) -> Outcome:
         if self._session is None:
             raise RuntimeError("a Caspen sends only within its `async with`")
         remaining = min(self._timeout_s, attempt.deadline - self._now())
@@ -178,13 +186,12 @@ class Caspen:
             return NotSent(reason="no time left in the claim", late=True)
         _attempt.set(attempt)
         try:
-            url = self._url.with_path(f"{self._path}/appointments/{quote(appointment_id, safe='')}", encoded=True)
             async with (
                 asyncio.timeout(remaining),
                 self._session.request(
-                    method,
-                    url,
-                    data=data,
+                    request.method,
+                    request.url,
+                    data=request.data,
                     headers={"Authorization": f"Bearer {token}"},
                     allow_redirects=False,
                     proxy=self._proxy,

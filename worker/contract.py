@@ -155,7 +155,7 @@ class Problem:
 
 def check_update(changes: object, *, ids: IdPolicy = "integer") -> tuple[Problem, ...]:
     """Every problem of one update body; empty when the body keeps the contract."""
-    if not isinstance(changes, Mapping):
+    if not isinstance(changes, dict):
         return (Problem("changes", f"must be a JSON object of plain values, at most {BODY_MAX_BYTES} bytes"),)
     if not changes:
         return (Problem("changes", "must name at least one field"),)

@@ -7,12 +7,11 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from worker import clock, policy, privacy, times, tracing
-from worker.caspen import Caspen
+from worker.caspen import Caspen, Request
 from worker.claims import Claim, Settlement, Slot
 from worker.config import AccountSettings, Settings
 from worker.contract import check_appointment_id
@@ -39,7 +38,9 @@ class Delivery:
     """What breaks the contract."""
     outdated: tuple[Change, ...] = ()
     """That of which newer changes have left nothing to send."""
-    body: dict[str, Any] = field(default_factory=dict, repr=False)
+    request: Request | None = None
+    slot: Slot | None = None
+    """For the next request; None: it needs another one."""
     sent: list[policy.Sent] = field(default_factory=list)
     """The requests, as they were answered."""
     fault: str | None = None
@@ -48,7 +49,7 @@ class Delivery:
     @property
     def slowest_s(self) -> float:
         """How long its slowest request took."""
-        return max((one.exchange.ended_at - one.exchange.started_at for one in self.sent), default=0.0)
+        return max([one.exchange.ended_at - one.exchange.started_at for one in self.sent], default=0.0)
 
 
 class Sender:
@@ -82,10 +83,11 @@ class Sender:
     def prepare(self, claim: Claim) -> Delivery:
         """Finds out what of a claim is to be sent. Claims that come together are best prepared together: what is done
         once for each of them, between all that a request takes, takes twice as long."""
-        delivery = Delivery(claim=claim)
+        delivery = Delivery(claim=claim, slot=claim.slot)
         try:
             self._sift(delivery)
-            delivery.body = fold(delivery.sound)
+            if delivery.sound:
+                delivery.request = self._caspen.request(claim.appointment_id, fold(delivery.sound))
         except Exception as error:  # noqa: BLE001
             self._failed(delivery, error)
         return delivery
@@ -93,10 +95,12 @@ class Sender:
     async def send(self, delivery: Delivery) -> bool:
         """Sends it. True when the API has accepted it. After a stop, or when its account is paused by now, nothing goes
         out."""
-        if not delivery.sound or delivery.fault or self._stopping.is_set() or self._overtaken(delivery.claim):
+        if delivery.request is None or self._stopping.is_set() or self._overtaken(delivery.claim):
             return False
         try:
-            await self._send(delivery)
+            # Nearly all go out once, and tenacity takes longer to set up than such a request takes to make.
+            if await self._once(delivery, delivery.request):
+                await self._again(delivery, delivery.request)
         except Exception as error:  # noqa: BLE001
             self._failed(delivery, error)
             return False
@@ -148,45 +152,38 @@ class Sender:
             sound = tuple(change for change in sound if not change.outdated)
         delivery.sound = sound
 
-    async def _send(self, delivery: Delivery) -> None:
-        """The requests of one claim: the first, and quick retries as long as claim, budget and patience last."""
-        claim, body, sent = delivery.claim, delivery.body, delivery.sent
-        slot: Slot | None = claim.slot
+    async def _once(self, delivery: Delivery, request: Request) -> bool:
+        """Sends once. True when the same request is worth another try."""
+        claim, sent = delivery.claim, delivery.sent
+        if sent and self._stopping.is_set():
+            return False
+        slot = delivery.slot or await self._another_slot(claim)
+        if slot is None:
+            return False
+        deadline = times.deadline(claim, slot, self._settings.api.timeout_s)
+        if not times.may_start(self._now(), deadline, self._settings.api.timeout_s):
+            return False
+        if self._runtime:
+            deadline = min(deadline, self._runtime.requests_end_at)
+        source = self._tokens[claim.account]
+        token, fingerprint = source.token, source.fingerprint
+        sending = self._caspen.send(request, token=token, deadline=deadline)
+        exchange = await tracing.followed(sending, claim, delivery.sound, resends=len(sent))
+        sent.append(policy.Sent(slot=slot, exchange=exchange, token=fingerprint))
+        delivery.slot = slot if isinstance(exchange.outcome, NotSent) else None
+        if isinstance(exchange.outcome, Refused):
+            return self._another_token(claim.account, fingerprint)
+        return policy.worth_a_quick_retry(exchange)
+
+    async def _again(self, delivery: Delivery, request: Request) -> None:
+        """Quick retries, as long as claim, budget and patience last."""
         # What failed a whole claim long is not mended in a second: an outage would use up the attempts in a minute.
-        most = self._settings.retry.quick_attempts if claim.failures == 0 else 1
+        most = self._settings.retry.quick_attempts if delivery.claim.failures == 0 else 1
+        known = [True]
 
-        async def once() -> bool:
-            """Sends once. True when the same request is worth another try."""
-            nonlocal slot
-            if sent and self._stopping.is_set():
-                return False
-            slot = slot or await self._another_slot(claim)
-            if slot is None:
-                return False
-            deadline = times.deadline(claim, slot, self._settings.api.timeout_s)
-            if not times.may_start(self._now(), deadline, self._settings.api.timeout_s):
-                return False
-            if self._runtime:
-                deadline = min(deadline, self._runtime.requests_end_at)
-            source = self._tokens[claim.account]
-            token, fingerprint = source.token, source.fingerprint
-            sending = self._caspen.send(claim.appointment_id, body, token=token, deadline=deadline)
-            exchange = await tracing.followed(sending, claim, delivery.sound, resends=len(sent))
-            sent.append(policy.Sent(slot=slot, exchange=exchange, token=fingerprint))
-            if not isinstance(exchange.outcome, NotSent):
-                slot = None
-            if isinstance(exchange.outcome, Refused):
-                return self._another_token(claim.account, fingerprint)
-            return policy.worth_a_quick_retry(exchange)
-
-        # Nearly all go out once, and tenacity takes longer to set up than such a request takes to make.
-        first = [await once()]
-        if not first[0]:
-            return
-
-        async def again() -> bool:
-            """What the first came to, and from then on another."""
-            return first.pop() if first else await once()
+        async def tried() -> bool:
+            """What the first request came to, and from then on another one."""
+            return known.pop() if known else await self._once(delivery, request)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(bool),
@@ -195,7 +192,7 @@ class Sender:
             sleep=self._sleep,
             retry_error_callback=lambda _: False,
         )
-        await retrying(again)
+        await retrying(tried)
 
     def _another_token(self, account: str, refused: str) -> bool:
         """The token was refused: reads it once more. True when there is another one to try."""

@@ -224,9 +224,11 @@ class Store:
 
 
 def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
+    account = row["account"]
     newest = from_json(row["set_by"]) if row["set_by"] else {}
+    columns = [row[name] or () for name in _CHANGE_COLUMNS]
     return Claim(
-        account=row["account"],
+        account=account,
         appointment_id=row["appointment_id"],
         token=row["token"],
         lane=row["lane"],
@@ -235,11 +237,9 @@ def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
         probing=row["probing"],
         pause_reason=row["pause_reason"],
         suspect=row["suspect"],
-        changes=tuple(
-            _change(newest, *columns) for columns in zip(*(row[name] or () for name in _CHANGE_COLUMNS), strict=True)
-        ),
+        changes=tuple([_change(newest, *values) for values in zip(*columns, strict=True)]),
         newest_id=row["newest_id"],
-        slot=Slot(account=row["account"], number=row["slot"], free_at=row["slot_free_at"], taken_at=asked_at),
+        slot=Slot(account=account, number=row["slot"], free_at=row["slot_free_at"], taken_at=asked_at),
     )
 
 

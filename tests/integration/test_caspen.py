@@ -27,9 +27,8 @@ async def send(
     token: str = TOKEN,
 ) -> Exchange:
     async with Caspen(base_url, timeout_s=timeout_s) as caspen:
-        exchange = await caspen.send(
-            appointment_id, {"note": SECRET} if body is None else body, token=token, deadline=clock.now() + 60
-        )
+        request = caspen.request(appointment_id, {"note": SECRET} if body is None else body)
+        exchange = await caspen.send(request, token=token, deadline=clock.now() + 60)
     assert exchange.started_at <= exchange.ended_at <= clock.now()
     assert token not in repr(exchange)
     return exchange

@@ -171,7 +171,9 @@ class World:
         self.server.requests.clear()
         self.server.received.clear()
         exchange = self.runner.run(
-            self.caspen.send(appointment_id, {"note": NOTE}, token=TOKEN, deadline=clock.now() + 60)
+            self.caspen.send(
+                self.caspen.request(appointment_id, {"note": NOTE}), token=TOKEN, deadline=clock.now() + 60
+            )
         )
         arrived = [request.path.rpartition("/")[2] for request in self.server.requests]
         assert arrived.count(appointment_id) <= 1, "a request that may have been done was sent again"

@@ -36,7 +36,7 @@ KINDS = (Synced, NotSent, Retry, Unknown, Throttled, Refused, Rejected)
 
 async def send(base_url: str, *, timeout_s: float = 10) -> Outcome:
     async with Caspen(base_url, timeout_s=timeout_s) as caspen:
-        exchange = await caspen.send("app_1", {"note": SECRET}, token=TOKEN, deadline=clock.now() + 60)
+        exchange = await caspen.send(caspen.request("app_1", {"note": SECRET}), token=TOKEN, deadline=clock.now() + 60)
     assert isinstance(exchange.outcome, KINDS)
     assert TOKEN not in repr(exchange)
     assert SECRET not in repr(exchange)
@@ -310,7 +310,9 @@ async def test_a_cancelled_send_leaves_nothing_behind() -> None:
         writer.transport.abort()
 
     async with bare_server(serve) as port, Caspen(f"http://127.0.0.1:{port}/v1", timeout_s=60) as caspen:
-        task = asyncio.create_task(caspen.send("app_1", {"note": None}, token=TOKEN, deadline=clock.now() + 60))
+        task = asyncio.create_task(
+            caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
+        )
         async with asyncio.timeout(10):
             await received.wait()
             task.cancel()

@@ -26,7 +26,7 @@ MEMORY_MAX_BYTES = 64 * 1024 * 1024
 
 async def exchange_with(respond: Respond, *, timeout_s: float = 10) -> Exchange:
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=timeout_s) as caspen:
-        exchange = await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        exchange = await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         assert len(server.requests) == 1
     assert exchange.ended_at - exchange.started_at < timeout_s + 1
     return exchange
@@ -228,8 +228,8 @@ async def test_an_upgrade_is_no_answer_and_ends_the_connection() -> None:
         await writer.drain()
 
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        first = await caspen.send("first", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
-        second = await caspen.send("second", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        first = await caspen.send(caspen.request("first", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
+        second = await caspen.send(caspen.request("second", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
     assert isinstance(first.outcome, Unknown)
     assert isinstance(second.outcome, Synced)
     assert second.outcome.resource.id == "app_1"

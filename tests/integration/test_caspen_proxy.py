@@ -46,7 +46,7 @@ async def send(
     """The outcome of the last of some requests in a row. No word of the proxy's password is in any of them."""
     async with Caspen(server.base_url, timeout_s=timeout_s, ca_file=trusted, proxy=proxy, now=now) as caspen:
         for _ in range(times):
-            exchange = await caspen.send("app_1", {"note": NOTE}, token=TOKEN, deadline=now() + room_s)
+            exchange = await caspen.send(caspen.request("app_1", {"note": NOTE}), token=TOKEN, deadline=now() + room_s)
     assert PASSWORD not in repr(exchange)
     return exchange.outcome
 
@@ -144,7 +144,7 @@ async def test_the_clock_is_looked_at_when_the_tunnel_stands(authority: trustme.
 
     async with raw_server(RESPOND, context=server_context(authority)) as server, connect_proxy() as proxy:
         async with Caspen(server.base_url, timeout_s=10, ca_file=trusted, proxy=proxy.url, now=now) as caspen:
-            outcome = (await caspen.send("app_1", {"note": NOTE}, token=TOKEN, deadline=10.0)).outcome
+            outcome = (await caspen.send(caspen.request("app_1", {"note": NOTE}), token=TOKEN, deadline=10.0)).outcome
         assert isinstance(outcome, NotSent if not server.received else Synced)
         # The third look is the one at the first byte: by then the tunnel stands, and CONNECT did not count as sent.
         assert len(proxy.heads) == (0 if looks < 2 else 1)
@@ -165,7 +165,7 @@ async def test_the_connection_to_the_proxy_has_a_user_timeout(authority: trustme
         connect_proxy() as proxy,
         Watched(server.base_url, timeout_s=7, ca_file=trusted, proxy=proxy.url) as caspen,
     ):
-        await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         peers = [sock.getpeername()[1] for sock in made]
         timeouts = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for sock in made]
     assert (peers, timeouts) == ([proxy.port], [7000])

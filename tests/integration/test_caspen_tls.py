@@ -26,7 +26,7 @@ RESPOND = saying(answer("200 OK", b'{"id": "app_1"}'))
 
 async def send(base_url: str, trusted: Path | None) -> Outcome:
     async with Caspen(base_url, timeout_s=10, ca_file=trusted) as caspen:
-        exchange = await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        exchange = await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
     return exchange.outcome
 
 

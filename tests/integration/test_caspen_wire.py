@@ -25,7 +25,7 @@ RESOURCE = answer("200 OK", b'{"id": "app_1"}')
 async def request_for(appointment_id: str, body: dict[str, Any]) -> Request:
     """The one request that arrives."""
     async with raw_server(saying(RESOURCE)) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        exchange = await caspen.send(appointment_id, body, token=TOKEN, deadline=clock.now() + 60)
+        exchange = await caspen.send(caspen.request(appointment_id, body), token=TOKEN, deadline=clock.now() + 60)
         assert isinstance(exchange.outcome, Synced)
     assert len(server.requests) == 1
     return server.requests[0]
@@ -136,8 +136,8 @@ def test_any_id_comes_back_as_it_was(appointment_id: str) -> None:
 async def test_a_dot_segment_is_not_sent(appointment_id: str) -> None:
     """For an id that a proxy would resolve away not a byte is sent: it would update something else."""
     async with raw_server(saying(RESOURCE)) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        exchange = await caspen.send(appointment_id, {"note": None}, token=TOKEN, deadline=clock.now() + 60)
-        assert isinstance(exchange.outcome, NotSent)
+        with pytest.raises(ValueError, match="would change the path of the request"):
+            caspen.request(appointment_id, {"note": None})
         assert server.connections == 0
 
 
@@ -145,7 +145,7 @@ async def test_an_awkward_id_reaches_the_sandbox() -> None:
     """Client and sandbox agree on what an id with a slash, a percent sign and a space in it is."""
     appointment_id = "app_ a/b%2F?c#d..é😀"
     async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox, Caspen(sandbox.base_url, timeout_s=10) as caspen:
-        await caspen.send(appointment_id, {"note": "x"}, token=TOKEN, deadline=clock.now() + 60)
+        await caspen.send(caspen.request(appointment_id, {"note": "x"}), token=TOKEN, deadline=clock.now() + 60)
         assert sandbox.appointments[appointment_id]["note"] == "x"
         assert list(sandbox.appointments) == [appointment_id]
 
@@ -157,7 +157,9 @@ async def test_an_awkward_id_reaches_the_sandbox() -> None:
 async def test_after_its_deadline_not_a_byte_is_sent(late_s: float) -> None:
     """A request whose time is over does not even open a connection."""
     async with raw_server(saying(RESOURCE)) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        exchange = await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=clock.now() - late_s)
+        exchange = await caspen.send(
+            caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() - late_s
+        )
         assert isinstance(exchange.outcome, NotSent)
         assert server.connections == 0
 
@@ -181,7 +183,7 @@ async def test_a_process_that_was_frozen_on_the_way_sends_nothing(looks: int) ->
         raw_server(saying(RESOURCE)) as server,
         Caspen(server.base_url, timeout_s=10, now=jumping(looks)) as caspen,
     ):
-        exchange = await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=10.0)
+        exchange = await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=10.0)
     assert isinstance(exchange.outcome, NotSent if not server.received else Synced)
 
 
@@ -190,7 +192,7 @@ async def test_the_clock_is_looked_at_when_the_connection_stands() -> None:
     connected_and_silent = 0
     for looks in range(6):
         async with raw_server(silent()) as server, Caspen(server.base_url, timeout_s=0.2, now=jumping(looks)) as caspen:
-            outcome = (await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=10.0)).outcome
+            outcome = (await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=10.0)).outcome
             if isinstance(outcome, NotSent):
                 assert not server.received
                 connected_and_silent += server.connections
@@ -206,16 +208,20 @@ async def test_after_one_that_was_too_late_the_next_is_sent() -> None:
         return ahead or looks()
 
     async with raw_server(keeping_alive(RESOURCE)) as server, Caspen(server.base_url, timeout_s=10, now=now) as caspen:
-        assert isinstance((await caspen.send("a", {"note": None}, token=TOKEN, deadline=10.0)).outcome, NotSent)
+        assert isinstance(
+            (await caspen.send(caspen.request("a", {"note": None}), token=TOKEN, deadline=10.0)).outcome, NotSent
+        )
         ahead = 1000.0
-        assert isinstance((await caspen.send("b", {"note": None}, token=TOKEN, deadline=1010.0)).outcome, Synced)
+        assert isinstance(
+            (await caspen.send(caspen.request("b", {"note": None}), token=TOKEN, deadline=1010.0)).outcome, Synced
+        )
         assert [request.path for request in server.requests] == ["/v1/appointments/b"]
 
 
 async def test_the_deadline_cuts_the_timeout_short() -> None:
     """A request ends with its deadline, however long the timeout is."""
     async with raw_server(silent()) as server, Caspen(server.base_url, timeout_s=600) as caspen:
-        exchange = await caspen.send("app_1", {"note": None}, token=TOKEN, deadline=clock.now() + 0.3)
+        exchange = await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() + 0.3)
     assert isinstance(exchange.outcome, Unknown)
     assert exchange.ended_at - exchange.started_at < 10
 
@@ -227,7 +233,7 @@ async def test_a_connection_is_used_again() -> None:
     """Requests in a row share one connection."""
     async with raw_server(keeping_alive(RESOURCE)) as server, Caspen(server.base_url, timeout_s=10) as caspen:
         for number in range(5):
-            await caspen.send(f"app_{number}", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+            await caspen.send(caspen.request(f"app_{number}", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         assert (server.connections, len(server.requests)) == (1, 5)
 
 
@@ -242,8 +248,8 @@ async def test_a_kept_connection_that_ends_under_the_request_is_no_reason_to_sen
             writer.close()
 
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        first = await caspen.send("first", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
-        second = await caspen.send("second", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        first = await caspen.send(caspen.request("first", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
+        second = await caspen.send(caspen.request("second", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         assert isinstance(first.outcome, Synced)
         assert isinstance(second.outcome, Unknown)
         assert server.connections == 1
@@ -254,7 +260,9 @@ async def test_a_server_that_hangs_up_after_each_answer_sees_each_request_once()
     """Whether the client notices in time or not: no POST arrives twice, and what was done is not called unsent."""
     async with raw_server(saying(RESOURCE)) as server, Caspen(server.base_url, timeout_s=10) as caspen:
         for number in range(20):
-            exchange = await caspen.send(f"app_{number}", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+            exchange = await caspen.send(
+                caspen.request(f"app_{number}", {"note": None}), token=TOKEN, deadline=clock.now() + 60
+            )
             arrived = [request.path for request in server.requests].count(f"/v1/appointments/app_{number}")
             assert arrived <= 1
             assert isinstance(exchange.outcome, Synced if arrived else Unknown)
@@ -269,8 +277,8 @@ async def test_an_unread_answer_does_not_leak_into_the_next() -> None:
         await writer.drain()
 
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        first = await caspen.send("first", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
-        second = await caspen.send("second", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        first = await caspen.send(caspen.request("first", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
+        second = await caspen.send(caspen.request("second", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         assert (first.outcome.status, second.outcome.status) == (500, 200)
         assert len(server.requests) == 2
 
@@ -280,7 +288,7 @@ async def test_cookies_are_not_kept() -> None:
     raw = answer("200 OK", b'{"id": "app_1"}', "Set-Cookie: session=1; Path=/")
     async with raw_server(keeping_alive(raw)) as server, Caspen(server.base_url, timeout_s=10) as caspen:
         for token in ("one", "two"):
-            await caspen.send("app_1", {"note": None}, token=token, deadline=clock.now() + 60)
+            await caspen.send(caspen.request("app_1", {"note": None}), token=token, deadline=clock.now() + 60)
         assert [request.headers["authorization"] for request in server.requests] == ["Bearer one", "Bearer two"]
         assert not any("cookie" in request.headers for request in server.requests)
 
@@ -306,7 +314,10 @@ async def test_many_at_once() -> None:
     together = asyncio.Event()
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=30) as caspen:
         exchanges = await asyncio.gather(
-            *(caspen.send(f"app_{n}", {"note": None}, token=TOKEN, deadline=clock.now() + 60) for n in range(100))
+            *(
+                caspen.send(caspen.request(f"app_{n}", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
+                for n in range(100)
+            )
         )
     ids = [exchange.outcome.resource.id for exchange in exchanges if isinstance(exchange.outcome, Synced)]
     assert ids == [f"app_{n}" for n in range(100)]
@@ -327,13 +338,13 @@ async def test_an_answer_that_came_before_its_question_is_nobodys() -> None:
 
     first_is_over = asyncio.Event()
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=10) as caspen:
-        first = await caspen.send("first", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        first = await caspen.send(caspen.request("first", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         first_is_over.set()
         await spoken.wait()
         for _ in range(10):  # turns of the loop, in which the client reads what is there
             await asyncio.sleep(0)
-        second = await caspen.send("second", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
-        third = await caspen.send("third", {"note": None}, token=TOKEN, deadline=clock.now() + 60)
+        second = await caspen.send(caspen.request("second", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
+        third = await caspen.send(caspen.request("third", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         assert isinstance(first.outcome, Synced)
         assert isinstance(second.outcome, NotSent)
         assert isinstance(third.outcome, Synced)

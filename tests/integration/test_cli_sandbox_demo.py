@@ -42,8 +42,12 @@ async def test_the_sandbox_answers_until_told_to_stop(number: signal.Signals, tm
         base_url = line.removeprefix("sandbox at ").strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", base_url)
         async with Caspen(base_url, timeout_s=10) as caspen:
-            accepted = await caspen.send("app_1", {"note": "x"}, token="given", deadline=clock.now() + 10)
-            refused = await caspen.send("app_1", {"note": "x"}, token="sandbox", deadline=clock.now() + 10)
+            accepted = await caspen.send(
+                caspen.request("app_1", {"note": "x"}), token="given", deadline=clock.now() + 10
+            )
+            refused = await caspen.send(
+                caspen.request("app_1", {"note": "x"}), token="sandbox", deadline=clock.now() + 10
+            )
         process.send_signal(number)
         out, err = await process.communicate()
     assert isinstance(accepted.outcome, Synced)
@@ -60,10 +64,10 @@ async def test_the_sandbox_stops_in_the_middle_of_a_request() -> None:
         base_url = (await process.stdout.readline()).decode().removeprefix("sandbox at ").strip()
         async with Caspen(base_url, timeout_s=600) as caspen:
             slow = asyncio.create_task(
-                caspen.send("app_1", {"note": None}, token="sandbox", deadline=clock.now() + 600)
+                caspen.send(caspen.request("app_1", {"note": None}), token="sandbox", deadline=clock.now() + 600)
             )
             # A second request that is answered (it is refused) shows that the first one is in.
-            await caspen.send("app_1", {"note": None}, token="wrong", deadline=clock.now() + 600)
+            await caspen.send(caspen.request("app_1", {"note": None}), token="wrong", deadline=clock.now() + 600)
             process.terminate()
             _, err = await process.communicate()
             await slow

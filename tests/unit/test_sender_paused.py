@@ -24,6 +24,9 @@ class Counting:
 
     requests = 0
 
+    def request(self, *_: Any) -> object:
+        return object()
+
     async def send(self, *_: Any, **__: Any) -> None:
         self.requests += 1
         raise ConnectionError
