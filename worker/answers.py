@@ -93,9 +93,9 @@ def wants_body(status: int) -> bool:
 def understood(answer: Answer, *, token: str, wall_s: float) -> Outcome:
     """The outcome of a request that was sent with `token` and answered like this, `wall_s` being the Unix time now."""
     status = answer.status
-    reason = f"{status} {_MEANING.get(status, 'unexpected status')}"
     if 200 <= status < 300:
         return _resource(answer)
+    reason = f"{status} {_MEANING.get(status, 'unexpected status')}"
     if status == 429:
         return Throttled(status=status, hints_s=_hints(answer.headers, wall_s))
     if status in _THE_TOKEN:

@@ -136,8 +136,13 @@ class AppointmentResource(_Discreet):
 
     def documented(self) -> str:
         """JSON of the documented fields, as the columns of the synced state take them."""
-        return self.model_dump_json(exclude=set(self.model_extra) if self.model_extra else None)
+        if self.model_extra:
+            return self.model_dump_json(exclude=set(self.model_extra))
+        return _DOCUMENTED.to_json(self).decode()
 
+
+# What `model_dump_json` calls, without the dozen options that it passes on.
+_DOCUMENTED = AppointmentResource.__pydantic_serializer__
 
 UPDATE_FIELDS = frozenset(AppointmentUpdate.model_fields)
 

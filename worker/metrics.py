@@ -28,8 +28,9 @@ SYNCED_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 3600, 4 * 3
 CLAIM_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 
-# A batch's counts by counter and labels, so that each series is looked up once a batch.
+# A batch's counts and times by metric and labels, so that each series is looked up once a batch.
 _Counts = collections.Counter[tuple[Counter, tuple[str | int, ...]]]
+_Times = collections.defaultdict[tuple[Histogram, tuple[str, ...]], list[float]]
 
 
 class Metrics:
@@ -37,7 +38,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._series: dict[tuple[Histogram, tuple[str, ...]], Histogram] = {}
         self._requests = self._counter("requests", "Requests that went out.", "account", "outcome", "status")
         self._duration = self._histogram(
             "request_duration_seconds", "From the first byte of a request to its outcome.", REQUEST_BUCKETS_S, "account"
@@ -98,14 +98,19 @@ class Metrics:
         lost = {id(settlement) for settlement in written.lost}
         now = clock.now()
         counts: _Counts = collections.Counter()
+        times: _Times = collections.defaultdict(list)
         for settlement in batch:
-            self._count_requests(settlement, counts)
+            self._count_requests(settlement, counts, times)
             if id(settlement) in lost:
                 counts[self._lost, (settlement.claim.account,)] += 1
             else:
-                self._count_changes(settlement, now, counts)
+                self._count_changes(settlement, now, counts, times)
         for (counter, labels), count in counts.items():
             counter.labels(*labels).inc(count)
+        for (histogram, told), all_s in times.items():
+            series = histogram.labels(*told)
+            for seconds in all_s:
+                series.observe(seconds)
         for paused in written.paused:
             self.paused(paused.account, paused.kind)
 
@@ -129,18 +134,18 @@ class Metrics:
         """The event loop came so late."""
         self._lag.observe(seconds)
 
-    def _count_requests(self, settlement: Settlement, counts: _Counts) -> None:
+    def _count_requests(self, settlement: Settlement, counts: _Counts, times: _Times) -> None:
         account = settlement.claim.account
         for attempt in settlement.attempts:
             counts[self._requests, (account, attempt.outcome, attempt.http_status or "none")] += 1
-            self._labelled(self._duration, account).observe(attempt.duration_s)
+            times[self._duration, (account,)].append(attempt.duration_s)
         first = 0 if any(change.attempts for change in settlement.claim.changes) else 1
         if len(settlement.attempts) > first:
             counts[self._retries, (account,)] += len(settlement.attempts) - first
         if not settlement.attempts and settlement.failures > settlement.claim.failures:
             counts[self._undelivered, (account,)] += 1
 
-    def _count_changes(self, settlement: Settlement, now: float, counts: _Counts) -> None:
+    def _count_changes(self, settlement: Settlement, now: float, counts: _Counts, times: _Times) -> None:
         claim = settlement.claim
         ages = {change.id: change.age_s for change in claim.changes}
         synced = 0
@@ -151,18 +156,11 @@ class Metrics:
             if verdict.state == "synced":
                 synced += 1
                 age_s = max(0.0, ages[verdict.change_id]) + now - claim.claimed_at
-                self._labelled(self._synced, claim.account, claim.lane).observe(age_s)
+                times[self._synced, (claim.account, claim.lane)].append(age_s)
         if synced > 1:
             counts[self._folded, (claim.account,)] += synced - 1
         if settlement.mismatches:
             counts[self._mismatches, (claim.account,)] += 1
-
-    def _labelled(self, histogram: Histogram, *labels: str) -> Histogram:
-        """Its series, kept: each of a thousand requests a second looks two of them up."""
-        series = self._series.get((histogram, labels))
-        if series is None:
-            series = self._series[histogram, labels] = histogram.labels(*labels)
-        return series
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", help_text, labels, registry=self.registry)

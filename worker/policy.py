@@ -27,7 +27,7 @@ from worker.claims import (
 )
 from worker.contract import disagreements
 from worker.merge import Breach, Change, doubled, fold, halved, set_by
-from worker.outcome import Exchange, NotSent, Refused, Rejected, Retry, Synced, Throttled, Unknown
+from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
 from worker.records import record
 from worker.times import THROTTLE_MAX_S, Limits, backoff_s, throttle_s
 
@@ -162,7 +162,7 @@ def settle(
     """
     outcome = sent[-1].exchange.outcome
     blamed = _BLAMED_AS_PROBE if claim.probing else _BLAMED
-    charged = sum(isinstance(one.exchange.outcome, blamed) for one in sent)
+    charged = sum([isinstance(one.exchange.outcome, blamed) for one in sent])
     case = _Case(claim=claim, sound=sound, sent=sent, charged=charged, limits=limits, chance=chance)
     match outcome:
         case Synced():
@@ -208,7 +208,7 @@ def _after_synced(case: _Case, outcome: Synced) -> Settlement:
         due_in_s=None,
         failures=0,
         part_size=_next_part(claim),
-        verdicts=tuple(_verdict(change, "synced", case.charged, None) for change in changes),
+        verdicts=tuple([_verdict(change, "synced", case.charged, None) for change in changes]),
         answer=Answer(
             fields=outcome.resource.documented(),
             resource=outcome.text,
@@ -343,22 +343,24 @@ def _attempts(
     sent: Sequence[Sent], change_ids: tuple[int, ...], mismatches: tuple[str, ...] = ()
 ) -> tuple[Attempt, ...]:
     """The log of the requests that went out. What was not sent was no request."""
+    exchanges = [one.exchange for one in sent]
     return tuple(
-        Attempt(
-            change_ids=change_ids,
-            started_at=one.exchange.started_at,
-            duration_s=one.exchange.ended_at - one.exchange.started_at,
-            http_status=one.exchange.outcome.status,
-            outcome=one.exchange.outcome.name,
-            error=_attempt_error(one, mismatches),
-        )
-        for one in sent
-        if not isinstance(one.exchange.outcome, NotSent)
+        [
+            Attempt(
+                change_ids=change_ids,
+                started_at=exchange.started_at,
+                duration_s=exchange.ended_at - exchange.started_at,
+                http_status=exchange.outcome.status,
+                outcome=exchange.outcome.name,
+                error=_attempt_error(exchange.outcome, mismatches),
+            )
+            for exchange in exchanges
+            if not isinstance(exchange.outcome, NotSent)
+        ]
     )
 
 
-def _attempt_error(one: Sent, mismatches: tuple[str, ...]) -> str | None:
-    outcome = one.exchange.outcome
+def _attempt_error(outcome: Outcome, mismatches: tuple[str, ...]) -> str | None:
     if isinstance(outcome, Synced):
         return f"answer differs from what was sent: {', '.join(mismatches)}" if mismatches else None
     return outcome.reason

@@ -356,4 +356,7 @@ def _rest_s(used: UsedSlot, rest_s: Mapping[str, float]) -> float:
 
 
 def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+    """By columns. One of nothing but nulls is left empty, which unnest fills up with nulls again."""
+    if not rows:
+        return [[] for _ in range(width)]
+    return [[] if column.count(None) == len(column) else list(column) for column in zip(*rows, strict=True)]
