@@ -19,6 +19,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+from pydantic_core import to_json
 from yarl import URL
 
 from worker import __version__, clock
@@ -93,8 +94,7 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-# ASCII, whatever the body holds: not every server knows that JSON is UTF-8.
-_encoded = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 # An id that no appointment has: whoever asks for it is told whether the token is accepted, and nothing about anybody.
 NOBODY = "caspen-sync-check"
@@ -150,7 +150,7 @@ class Caspen:
         """The POST of one update. Raises ValueError for an id that would change the path of the request."""
         if problem := check_appointment_id(appointment_id):
             raise ValueError(str(problem))
-        return Request(method="POST", url=self._address(appointment_id), data=_encoded(body).encode())
+        return Request(method="POST", url=self._address(appointment_id), data=_encoded(body))
 
     async def ask(self, *, token: str, deadline: float) -> Exchange:
         """GETs an appointment that nobody has: the cheapest way to learn whether a token is accepted, which a 404 then
@@ -226,6 +226,12 @@ class Caspen:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._timeout_s * 1000))
         return sock
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    """ASCII, whatever the body holds: not every server knows that JSON is UTF-8."""
+    data = to_json(body)
+    return data if data.isascii() else _ascii(body).encode()
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
