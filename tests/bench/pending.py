@@ -1,7 +1,7 @@
 """How much memory a backlog takes: `python -m tests.bench.pending [CHANGES]`.
 
-One process works for a while on a thousand pending changes, and then on a million: with 8 requests at once, the default,
-and with 256. The server answers at once, so many batches go by.
+One process works for a while on a thousand pending changes, and then on a million: with 8 requests at once, which is
+the default, and with 256. The server answers at once, so many batches go by.
 """
 
 from __future__ import annotations
