@@ -56,6 +56,19 @@ class Agenda:
         accounts, self._arrived = self._arrived, set()
         return accounts
 
+    def take_lone_arrival(self) -> str | None:
+        """The account of which that was said, once: where it is one only, and nothing is known to be in the way of a
+        change that comes to it, or ahead of it."""
+        if len(self._arrived) != 1:
+            return None
+        account = next(iter(self._arrived))
+        entry = self._entries.get(account)
+        if entry is not None and (
+            entry.outlook is None or entry.outlook.due or entry.outlook.arrivals or entry.outlook.pause_kind is not None
+        ):
+            return None
+        return self._arrived.pop()
+
     @property
     def has_arrived(self) -> bool:
         """Whether that was said of any account."""

@@ -12,20 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 from worker import clock, times
 from worker.agenda import Agenda, one_run_waits_for
 from worker.budget import BudgetWatch
 from worker.caspen import Caspen
-from worker.claims import Settlement, Written
+from worker.claims import Claim, Settlement, Written
 from worker.complaints import Complaints
 from worker.config import Settings
 from worker.errors import DATABASE_FAULTS, ExitCode, first_of
+from worker.intake import Intake
 from worker.keyring import Keyring
 from worker.metrics import Metrics
 from worker.patience import ONCE_DATABASE_PATIENCE_S, Patience, Stopped
@@ -34,14 +34,12 @@ from worker.pulse import Pulse
 from worker.report import Report, verdict
 from worker.runtime import Runtime
 from worker.sender import Delivery, Sender
-from worker.store import MAX_ARRIVALS_PER_LANE, MAX_CHANGES_PER_CLAIM, LeftOver, Outlook, Store
+from worker.store import LeftOver, Outlook, Store
 from worker.telemetry import Log
 from worker.token import TokenSource
-from worker.wire import CLAIMS_AT_ONCE, MOST_ON_THE_WIRE, Wire
+from worker.wire import MOST_ON_THE_WIRE, Wire
 from worker.writeback import Tally, WriteBack
 
-# Where nobody says that something arrived, it is looked for this often while there is work, in seconds.
-UNHEARD_S = 0.25
 # How often one run looks at least whether its time is up, in seconds.
 RUNTIME_LOOK_S = 0.005
 
@@ -71,14 +69,11 @@ class Engine:
         self._log = log
         self._accounts = sorted(settings.accounts)
         self._lease_s = times.lease_s(settings.api.timeout_s)
-        self._max_changes = MAX_CHANGES_PER_CLAIM if settings.worker.coalesce else 1
         self._held: Counter[str] = Counter()
         self._places_kept: set[UUID] = set()
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
         self._progress_at = clock.now()
-        self._took_in_at = self._looked_at = -math.inf
-        self._listens = False
         self._runtime = runtime
         complaints = Complaints(log)
         self._keyring = Keyring(tokens, complaints=complaints, log=log)
@@ -106,6 +101,17 @@ class Engine:
             log=log,
         )
         self._budget = BudgetWatch(store, settings.accounts, timeout_s=settings.api.timeout_s, log=log)
+        self._intake = Intake(
+            settings,
+            store,
+            agenda=self._agenda,
+            wire=self._wire,
+            start=self._start,
+            stopping=self._stopping,
+            patience=self._patience,
+            metrics=self._metrics,
+            log=log,
+        )
         self._writer = WriteBack(
             store,
             rest_s=rest_s,
@@ -147,7 +153,7 @@ class Engine:
 
     async def run_service(self) -> Report:
         """Works until stopped, through any fault of the database."""
-        self._listens = not self._settings.database.pgbouncer
+        self._intake.listens = not self._settings.database.pgbouncer
         with contextlib.suppress(Stopped):
             await self._working(self._serve_until_stopped)
         return Report(exit_code=ExitCode.OK, tally=self.tally)
@@ -179,7 +185,7 @@ class Engine:
         """Runs the loop and what it needs beside it. When one part dies, all end, and its error is raised."""
         try:
             async with self._parts as parts:
-                await self._register()
+                await self._intake.register()
                 self._patience.has_worked()
                 self.ready.set()
                 presence = parts.create_task(self._presence.run())
@@ -218,7 +224,7 @@ class Engine:
             if busy or any(map(self._worth_waiting_for, self._agenda.outlooks(clock.now()))):
                 await self._sleep(pause_s)
                 continue
-            outlooks = await self._look_out(self._accounts)
+            outlooks = await self._intake.look_out(self._accounts)
             if any(map(self._worth_waiting_for, outlooks)):
                 await self._sleep(self._pause_before_next())
                 continue
@@ -237,25 +243,6 @@ class Engine:
             self._accounts, lease_s=self._lease_s
         )
 
-    async def _register(self) -> None:
-        accounts = self._settings.accounts
-        known = await self._patiently(self._store.registered, accounts)
-        for account in sorted(accounts.keys() - known):
-            await self._patiently(
-                self._store.register, {account: accounts[account]}, timeout_s=self._settings.api.timeout_s
-            )
-
-    async def _look_out(self, accounts: Sequence[str], *, in_vain: Collection[str] = ()) -> Sequence[Outlook]:
-        """What these accounts wait for. `in_vain`: those for which a claim has just found nothing."""
-        outlooks = await self._patiently(self._store.outlook, accounts)
-        if len(outlooks) != len(accounts):
-            # Not the database that this began with: it was made anew, or restored from before our time.
-            await self._register()
-            self._log.warning("accounts_registered_again")
-            outlooks = await self._patiently(self._store.outlook, accounts)
-        self._agenda.read(outlooks, clock.now(), in_vain=in_vain)
-        return outlooks
-
     async def _claim_and_send(self) -> None:
         """Takes in what arrived, claims what it may, starts sending, and finds out when there will be more to claim."""
         self._woken.clear()
@@ -264,54 +251,16 @@ class Engine:
         for account in self._budget.news:
             await self._patiently(self._budget.obey_limit, account)
             self._agenda.unread(account)
-        await self._take_in()
-        if self._stopping.is_set():
-            return
-        wanted = self._wire.shares(self._agenda.ready(clock.now()), most=CLAIMS_AT_ONCE)
-        got = await self._patiently(self._claim, wanted) if wanted else Counter[str]()
-        short = {account for account, most in wanted.items() if got[account] < most}
-        unsure = short | self._agenda.take_unread()
-        if clock.now() - self._looked_at >= self._settings.worker.poll_s:
-            self._looked_at = clock.now()
-            unsure.update(self._accounts)
-        if unsure:
-            await self._look_out(sorted(unsure), in_vain=short - got.keys())
+        await self._intake.round()
 
-    async def _take_in(self) -> None:
-        """Takes in what arrived for the accounts of which somebody said so, and, now and then, for all."""
-        told = self._agenda.take_arrived()
-        accounts = self._accounts
-        if clock.now() - self._took_in_at >= (self._settings.worker.poll_s if self._listens else UNHEARD_S):
-            self._took_in_at = clock.now()
-        elif not (accounts := sorted(told)):
-            return
-        taken = await self._patiently(self._store.take_in, accounts)
-        for account in taken:
-            self._agenda.due(account, clock.now())
-        self._agenda.arrived(account for account, changes in taken.items() if changes >= MAX_ARRIVALS_PER_LANE)
-        for account in told - taken.keys():
-            self._agenda.unread(account)  # others took it in, or something was done by hand
-
-    async def _claim(self, wanted: Mapping[str, int]) -> Counter[str]:
-        """Starts sending what it claims. Returns how many claims each account got."""
-        began_at = clock.now()
-        claims = await self._store.claim(
-            wanted,
-            timeout_s=self._settings.api.timeout_s,
-            lease_s=self._lease_s,
-            max_changes=self._max_changes,
-        )
-        seconds = clock.now() - began_at
-        self._metrics.claimed(seconds)
-        got = Counter(claim.account for claim in claims)
-        self._wire.claimed_within(seconds)
+    async def _start(self, claims: Sequence[Claim]) -> None:
+        """Puts claims on their way."""
         self._wire.add(map(self._sender.prepare, claims))
+        got = Counter(claim.account for claim in claims)
         self._count_held(got)
-        for account in wanted:
+        for account in got:
             self._start_sending(account)
-            self._agenda.asked(account, clock.now())
         await asyncio.sleep(0)  # what was claimed goes out before anything else is asked of the database
-        return got
 
     def _start_sending(self, account: str) -> None:
         """Gives every free place on the wire to a claim that waits for one."""
@@ -366,7 +315,7 @@ class Engine:
         if self._agenda.has_arrived:
             return 0.0
         now = clock.now()
-        next_at = min(self._agenda.next_at(self._wire.has_room), self._looked_at + self._settings.worker.poll_s)
+        next_at = min(self._agenda.next_at(self._wire.has_room), self._intake.looks_again_at)
         if self._runtime:
             next_at = min(next_at, now + max(RUNTIME_LOOK_S, self._runtime.claims_for_s))
         return max(0.0, next_at - now)

@@ -136,6 +136,24 @@ class Store:
             )
         return [_claim(row, asked_at) for row in rows]
 
+    async def claim_arrival(
+        self, account: str, *, timeout_s: float, lease_s: float, max_changes: int
+    ) -> tuple[Claim, bool] | None:
+        """Takes in the live change of the account that arrived first and claims its appointment, and tells whether more
+        have arrived. None where anything is in the way: then nothing was done."""
+        asked_at = clock.now()
+        async with self._connection() as conn:
+            row = await conn.fetchrow(
+                query("claim_arrival"),
+                account,
+                self._worker,
+                timeout_s,
+                lease_s,
+                min(max_changes, MAX_CHANGES_PER_CLAIM),
+                BODY_MAX_BYTES,
+            )
+        return None if row is None else (_claim(row, asked_at), row["more"])
+
     async def take_slot(self, claim: Claim, *, timeout_s: float) -> Slot | None:
         """One more slot for a claim that is held; None when there is none, or the account is paused."""
         asked_at = clock.now()

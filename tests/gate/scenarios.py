@@ -50,6 +50,7 @@ TITLES = {
     "claim": "256 of the appointments due are claimed.",
     "settle": "They are written back, accepted.",
     "claim_hot": "The hot appointment, which has 2,000 changes, is claimed: 1,000 of them at once.",
+    "claim_arrival": "One change has arrived, and is taken in and claimed at once.",
     "idle_plans": "What a poll of 49 idle accounts reads.",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.gate.baseline import Costs
 from tests.gate.plans import Plans, explaining_pool, plans
 from tests.gate.written import Ground, Written, ground
-from tests.support.claims import accepted, claim, limits, registered, settle
+from tests.support.claims import accepted, claim, claim_arrival, limits, registered, settle
 from tests.support.database import Database
 from worker.sandbox.resource import fresh_resource
 from worker.store import Store
@@ -56,6 +56,9 @@ async def store_alone(cluster: Path) -> dict[str, Costs]:
         await database.pool.execute("UPDATE caspen_sync.queue SET due_at = '2000-01-01' WHERE appointment_id = 'hot'")
         with plans() as read_hot:
             await claim(store)
+        await _arrive(database, "lone", 1)
+        with plans() as read_lone:
+            assert await claim_arrival(store)
         for account in IDLE_ACCOUNTS:
             await registered(database, limits(60), account=account)
         with plans() as read_idle:
@@ -68,6 +71,7 @@ async def store_alone(cluster: Path) -> dict[str, Costs]:
             "claim": _costs(written["claim"], read, "claim", BATCH),
             "settle": _costs(written["settle"], read, "settle", BATCH),
             "claim_hot": {"rows_read": read_hot["claim"]},
+            "claim_arrival": {"rows_read": read_lone["claim_arrival"]},
             "idle_plans": {name: read_idle[name] for name in ("take_in", "claim", "outlook")},
         }
 

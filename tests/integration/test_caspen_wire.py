@@ -61,8 +61,10 @@ async def test_the_headers() -> None:
     ],
 )
 async def test_absent_stays_absent_and_null_stays_null(body: dict[str, Any]) -> None:
-    """The bytes are the JSON of the body: the same keys, nulls as nulls, integers as integers."""
-    sent = json.loads((await request_for("app_1", body)).body)
+    """The bytes are the JSON of the body: the same keys, nulls as nulls, integers as integers, and all of it ASCII."""
+    raw = (await request_for("app_1", body)).body
+    assert raw.isascii()
+    sent = json.loads(raw)
     assert sent == body
     assert [type(value) for value in sent.values()] == [type(value) for value in body.values()]
 

@@ -37,6 +37,7 @@ SETTLE = [
 STATEMENTS: dict[str, list[Any]] = {
     "take_in": [ACCOUNTS, 2000],
     "claim": [ACCOUNTS, [8], "w", 30.0, 75.0, 1000, 65_536, 32_768],
+    "claim_arrival": ["default", "w", 30.0, 75.0, 1000, 65_536],
     "take_slot": ["default", "live", 30.0],
     "settle": SETTLE,
     "outlook": [ACCOUNTS],

@@ -61,6 +61,13 @@ async def the_claim(store: Store, *, lease_s: float = LEASE_S, max_changes: int 
     return claimed
 
 
+async def claim_arrival(
+    store: Store, *, timeout_s: float = TIMEOUT_S, max_changes: int = 1000
+) -> tuple[Claim, bool] | None:
+    """Takes in and claims at once what arrived first, and tells whether more has."""
+    return await store.claim_arrival("default", timeout_s=timeout_s, lease_s=LEASE_S, max_changes=max_changes)
+
+
 def ids(claimed: Claim) -> list[int]:
     """The ids of a claim's changes, in the order in which they would be sent."""
     return [change.id for change in claimed.changes]
