@@ -246,10 +246,11 @@ class Engine:
     async def _claim_and_send(self) -> None:
         """Takes in what arrived, claims what it may, starts sending, and finds out when there will be more to claim."""
         self._woken.clear()
-        for account in await self._keyring.keep_fresh(self._store, self._patience):
-            self._agenda.unread(account)
         for account in self._budget.news:
             await self._patiently(self._budget.obey_limit, account)
+            self._agenda.unread(account)
+        # Last, so that what is claimed now goes out with a token that was looked at now.
+        for account in await self._keyring.keep_fresh(self._store, self._patience):
             self._agenda.unread(account)
         await self._intake.round()
 

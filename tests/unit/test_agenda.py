@@ -154,3 +154,53 @@ def test_what_follows_from_a_settling(case: str, due: set[str], unread: set[str]
     plan.settled([settled], written, NOW)
     assert set(plan.ready(NOW)) == due
     assert plan.take_unread() == unread
+
+
+# -- a lone arrival --------------------------------------------------------------------------------------------------
+
+
+def test_a_lone_arrival_is_taken_once() -> None:
+    """One account, of which nothing is known: whatever comes to it is first."""
+    plan = agenda()
+    assert plan.take_lone_arrival() is None
+    plan.arrived(["a", "a"])
+    assert plan.take_lone_arrival() == "a"
+    assert not plan.has_arrived
+    assert plan.take_lone_arrival() is None
+
+
+def test_arrivals_in_several_accounts_are_taken_in_together() -> None:
+    """One statement serves them all."""
+    plan = agenda()
+    plan.arrived(["a", "b"])
+    assert plan.take_lone_arrival() is None
+    assert plan.take_arrived() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("known", "lone"),
+    [
+        (outlook("a", 60.0, due=False), True),  # only a lease or a backoff to come
+        (outlook("a", None, waits=False, due=False), True),
+        (outlook("a", 0.0, due=True), False),
+        (outlook("a", 60.0, due=True), False),  # no slot is free
+        (replace(outlook("a", None, due=False), arrivals=True), False),
+        (replace(outlook("a", 60.0, due=False), pause_kind="manual"), False),
+        (replace(outlook("a", 60.0, due=False), pause_kind="throttled", paused_for_s=60.0), False),
+    ],
+)
+def test_what_is_ahead_or_in_the_way_goes_first(known: Outlook, lone: bool) -> None:
+    """It is left where it is, for those who take in whatever arrived."""
+    plan = agenda()
+    plan.read([known], NOW)
+    plan.arrived(["a"])
+    assert plan.take_lone_arrival() == ("a" if lone else None)
+    assert plan.has_arrived is not lone
+
+
+def test_what_is_due_by_our_own_doing_goes_first() -> None:
+    """Something was taken in, and nobody has looked since."""
+    plan = agenda()
+    plan.due("a", NOW)
+    plan.arrived(["a"])
+    assert plan.take_lone_arrival() is None
