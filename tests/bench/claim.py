@@ -80,7 +80,8 @@ async def _store(dsn: str, name: str, more: tuple[str, int], then: str) -> Async
         store = Store(connections, worker="bench")
         async with databases.connected(dsn) as conn:
             await migrate(conn)
-            await store.register({"default": AccountSettings()})
+        await store.register({"default": AccountSettings()})
+        async with databases.connected(dsn) as conn:  # another one, which waits for autovacuum
             for appointments, count in (("'due_' || i", 1000), more):
                 await conn.execute(INSERT.format(appointments, count), timeout=600)
                 while await store.take_in(ACCOUNTS):
