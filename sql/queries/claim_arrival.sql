@@ -23,10 +23,10 @@ WITH arrived AS MATERIALIZED (
 ), idle AS MATERIALIZED (
     -- The lock is on the row's newest version, and the outbox is read as of this statement's start. Where they disagree, the
     -- token tells, see claim.sql, and the row is left.
-    SELECT v.account, v.appointment_id, seen.newest_id
+    SELECT v.account, v.appointment_id, seen.newest_id, locked.part_size
     FROM arrived v
     CROSS JOIN LATERAL (
-        SELECT q.token
+        SELECT q.token, q.part_size
         FROM caspen_sync.queue q
         WHERE q.account = v.account AND q.appointment_id = v.appointment_id AND q.due_at = 'infinity'
         LIMIT 1
@@ -57,7 +57,7 @@ WITH arrived AS MATERIALIZED (
             FROM caspen_sync.outbox o
             WHERE o.account = v.account AND o.appointment_id = v.appointment_id AND o.state = 'pending'
             ORDER BY o.id
-            LIMIT $5
+            LIMIT least(i.part_size, $5)
         ) AS o
     ) AS p
     LEFT JOIN LATERAL (

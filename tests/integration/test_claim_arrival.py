@@ -119,6 +119,17 @@ async def test_all_pending_changes_go_along(database: Database) -> None:
     assert ids((await claim(store))[0]) == written[3:]
 
 
+async def test_after_a_refusal_no_more_are_folded_than_before(database: Database) -> None:
+    """Where the API has stumbled over a fold, the appointment knows how many changes it takes."""
+    store = await registered(database)
+    await known(database, store, "app_1")
+    await database.pool.execute("UPDATE caspen_sync.queue SET part_size = 2")
+    written = [await database.write("app_1", {"room_id": number}) for number in range(3)]
+    got = await claim_arrival(store)
+    assert got is not None
+    assert (ids(got[0]), got[0].part_size, got[1]) == (written[:2], 2, True)
+
+
 async def test_another_arrival_is_told_of(database: Database) -> None:
     """Also one of the other lane. The one that came first goes first."""
     store = await registered(database)
