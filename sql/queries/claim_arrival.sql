@@ -5,10 +5,10 @@
 -- Out: a row as claim's, and whether there are more arrivals. None where anything is in the way: a pause, no free slot,
 --      an appointment that is not idle, somebody else who is at it. Then nothing was done, and the change is left to take_in.
 --
--- It waits for no lock but that of an appointment that somebody else is just making known to the queue, and holds nothing
--- that they could wait for.
+-- It waits for nobody but whoever is just making the same appointment known to the queue, and then it holds a free slot.
+-- Only the settling of a claim that has outlived its slot's worst case could wait for that one.
 WITH arrived AS MATERIALIZED (
-    SELECT a.account, k.appointment_id, k.lane, k.change_id,
+    SELECT a.account, k.appointment_id, k.lane, k.change_id, a.welcomed_at,
            now() + make_interval(secs => 2 * $3 + a.rate_window_s + a.rate_guard_s) AS slot_free_at
     FROM caspen_sync.account a
     CROSS JOIN LATERAL (
@@ -19,29 +19,29 @@ WITH arrived AS MATERIALIZED (
         LIMIT 1
         FOR UPDATE SKIP LOCKED
     ) AS k
-    WHERE a.account = $1 AND a.paused_until IS NULL
+    WHERE a.account = $1 AND (a.paused_until IS NULL OR (a.pause_kind = 'throttled' AND a.paused_until <= now()))
 ), idle AS MATERIALIZED (
     -- The lock is on the row's newest version, and the outbox is read as of this statement's start. Where they disagree, the
     -- token tells, see claim.sql, and the row is left.
-    SELECT v.account, v.appointment_id, seen.newest_id, locked.part_size
+    SELECT v.account, v.appointment_id, seen.newest_id, seen.part_size, seen.turned_away_at
     FROM arrived v
     CROSS JOIN LATERAL (
-        SELECT q.token, q.part_size
+        SELECT q.token
         FROM caspen_sync.queue q
         WHERE q.account = v.account AND q.appointment_id = v.appointment_id AND q.due_at = 'infinity'
         LIMIT 1
         FOR UPDATE SKIP LOCKED
     ) AS locked
     CROSS JOIN LATERAL (
-        SELECT q.newest_id
+        SELECT q.newest_id, q.part_size, q.turned_away_at
         FROM caspen_sync.queue q
         WHERE q.account = v.account AND q.appointment_id = v.appointment_id AND q.token IS NOT DISTINCT FROM locked.token
         LIMIT 1
     ) AS seen
 ), matched AS MATERIALIZED (
     SELECT v.account, v.appointment_id, v.lane, v.change_id, v.slot_free_at, f.slot, i.account IS NOT NULL AS known,
-           coalesce(i.newest_id, v.change_id) AS newest_id, p.ids, p.changes, p.attempts, p.ages_s, p.traceparents,
-           newer.set_by
+           greatest(i.newest_id, v.change_id) AS newest_id, coalesce(i.turned_away_at < v.welcomed_at, false) AS suspect,
+           p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
     FROM arrived v
     LEFT JOIN idle i ON i.account = v.account AND i.appointment_id = v.appointment_id
     CROSS JOIN LATERAL (
@@ -66,28 +66,35 @@ WITH arrived AS MATERIALIZED (
         LIMIT 1
     ) AS newer ON true
     CROSS JOIN LATERAL (
+        -- None for an appointment that the queue knows and that is not idle: the insert below would wait for whoever is at it.
         SELECT r.slot FROM caspen_sync.rate_slot r
         WHERE r.account = v.account AND r.free_at <= now()
+          AND (i.account IS NOT NULL
+               OR NOT EXISTS (SELECT FROM caspen_sync.queue q
+                              WHERE q.account = v.account AND q.appointment_id = v.appointment_id))
         LIMIT 1
         FOR UPDATE SKIP LOCKED
     ) AS f
     WHERE p.ids IS NOT NULL
 ), renewed AS (
+    -- The change whose arrival goes is known from now on, whether or not it is among those that were read: else nobody would
+    -- come back for it.
     UPDATE caspen_sync.queue q
     SET token = gen_random_uuid(),
         lane = m.lane,
         due_at = now() + make_interval(secs => $4),
         leased_until = now() + make_interval(secs => $4),
         worker = $2,
-        newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
+        again = 0,
+        newest_id = greatest(q.newest_id, m.newest_id, m.ids[cardinality(m.ids)])
     FROM matched m
     WHERE m.known AND q.account = m.account AND q.appointment_id = m.appointment_id
     RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size
 ), fresh AS (
-    -- Where there is a row, be it that it is not idle or that it came in between, this does nothing.
+    -- Where a row came in between, this does nothing.
     INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, leased_until, newest_id, token, worker)
     SELECT m.account, m.appointment_id, m.lane, now() + make_interval(secs => $4), now() + make_interval(secs => $4),
-           m.ids[cardinality(m.ids)], gen_random_uuid(), $2
+           greatest(m.newest_id, m.ids[cardinality(m.ids)]), gen_random_uuid(), $2
     FROM matched m
     WHERE NOT m.known
     ON CONFLICT (account, appointment_id) DO NOTHING
@@ -105,7 +112,7 @@ WITH arrived AS MATERIALIZED (
     WHERE r.account = m.account AND r.slot = m.slot
 )
 SELECT c.account, c.appointment_id, c.token, c.lane, c.failures, c.part_size, NULL::text AS probing, NULL::text AS pause_reason,
-       false AS suspect, m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at,
+       m.suspect, m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at,
        EXISTS (SELECT FROM caspen_sync.arrival x
                WHERE x.account = m.account AND x.lane IN ('live', 'backfill')
                  AND (x.lane, x.change_id) <> (m.lane, m.change_id)) AS more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from tests.support.claims import (
     ids,
     limits,
     registered,
+    row_locked,
     settle,
     settlement,
     snapshot,
@@ -130,6 +131,61 @@ async def test_after_a_refusal_no_more_are_folded_than_before(database: Database
     assert (ids(got[0]), got[0].part_size, got[1]) == (written[:2], 2, True)
 
 
+@pytest.mark.parametrize("seen_before", [False, True])
+async def test_one_behind_those_that_go_out_first_is_not_forgotten(database: Database, seen_before: bool) -> None:
+    """Its arrival is gone, and it was not read: the queue knows of it, and it is due after the others."""
+    store = await registered(database)
+    if seen_before:
+        await known(database, store, "app_1")
+    old = await database.write("app_1", {"note": "old"}, lane="backfill")
+    live = await database.write("app_1", {"note": "live"})
+    got = await claim_arrival(store, max_changes=1)
+    assert got is not None
+    assert (ids(got[0]), got[1]) == ([old], True)
+    assert await settle(store, accepted(got[0])) == []
+    assert ids((await claim(store))[0]) == [live]
+
+
+async def test_one_whose_elder_is_just_taken_in_is_not_forgotten(database: Database) -> None:
+    """The elder's arrival is held by somebody who takes it in and is slow; the younger one's is taken at once."""
+    store = await registered(database)
+    await database.write("app_0", {"note": "0"})
+    await store.take_in(["default"])
+    async with database.pool.acquire() as conn, conn.transaction():
+        await conn.execute("SELECT FROM caspen_sync.queue WHERE appointment_id = 'app_0' FOR UPDATE")
+        await database.write("app_0", {"note": "00"})
+        elder = await database.write("app_1", {"note": "a"})
+        taking_in = asyncio.create_task(store.take_in(["default"]))
+        await row_locked(database, "arrival")
+        younger = await database.write("app_1", {"note": "b"})
+        got = await claim_arrival(store, max_changes=1)
+    assert await taking_in == {"default": 2}
+    assert got is not None
+    assert ids(got[0]) == [elder]
+    assert await settle(store, accepted(got[0])) == []
+    due = {one.appointment_id: ids(one) for one in await claim(store, 10)}
+    assert due["app_1"] == [younger]
+
+
+@pytest.mark.parametrize("take", [the_claim, claimed_first])
+async def test_what_an_idle_appointment_went_through_counts(
+    database: Database, take: Callable[[Store], Awaitable[Claim]]
+) -> None:
+    """It was turned away with its account and brought back, and then the changes that this was for were cancelled. What
+    the API says next is about itself, and that it was brought back is done with."""
+    store = await registered(database)
+    await known(database, store, "app_1")
+    await database.pool.execute(
+        "UPDATE caspen_sync.queue SET again = 1, turned_away_at = now() - interval '1 hour'; "
+        "UPDATE caspen_sync.account SET welcomed_at = now()"
+    )
+    await database.write("app_1", {"note": "a"})
+    claimed = await take(store)
+    assert claimed.suspect
+    assert await settle(store, accepted(claimed)) == []
+    assert await claim(store) == []
+
+
 async def test_another_arrival_is_told_of(database: Database) -> None:
     """Also one of the other lane. The one that came first goes first."""
     store = await registered(database)
@@ -175,13 +231,16 @@ async def _nothing_done(database: Database, store: Store) -> None:
 
 @pytest.mark.parametrize("kind", ["throttled", "down", "rejected", "refused", "manual"])
 async def test_a_paused_account_yields_nothing(database: Database, kind: str) -> None:
-    """Whatever the pause is for, and whether or not it is over: probes and their end are the usual claim's."""
+    """Whatever the pause is for, and where it takes a probe to end it, also when its time is up."""
     store = await registered(database)
     await database.write("app_1", {"note": "a"})
-    for until in ("infinity", "2000-01-01"):
-        await database.pool.execute(
-            "UPDATE caspen_sync.account SET pause_kind = $1, paused_until = $2::text::timestamptz", kind, until
-        )
+    pause = "UPDATE caspen_sync.account SET pause_kind = $1, paused_until = $2::text::timestamptz"
+    await database.pool.execute(pause, kind, "infinity")
+    await _nothing_done(database, store)
+    await database.pool.execute(pause, kind, "2000-01-01")
+    if kind == "throttled":
+        assert await claim_arrival(store)
+    else:
         await _nothing_done(database, store)
 
 
@@ -225,6 +284,18 @@ async def test_it_does_not_wait_for_whoever_is_at_it(database: Database, table: 
         async with asyncio.timeout(10):
             assert await claim_arrival(store) is None
     assert ids(await claimed_first(store)) != []
+
+
+async def test_it_does_not_wait_for_what_is_written_back(database: Database) -> None:
+    """One that is on the wire, and just being settled, is left; no slot is held meanwhile."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    await the_claim(store)
+    await database.write("app_1", {"note": "b"})
+    async with database.pool.acquire() as conn, conn.transaction():
+        await conn.execute("UPDATE caspen_sync.queue SET worker = 'another'")
+        async with asyncio.timeout(10):
+            assert await claim_arrival(store) is None
 
 
 async def test_nothing_has_arrived(database: Database) -> None:
