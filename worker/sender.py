@@ -179,11 +179,11 @@ class Sender:
         """Quick retries, as long as claim, budget and patience last."""
         # What failed a whole claim long is not mended in a second: an outage would use up the attempts in a minute.
         most = self._settings.retry.quick_attempts if delivery.claim.failures == 0 else 1
-        known = [True]
+        first = [True]
 
         async def tried() -> bool:
             """What the first request came to, and from then on another one."""
-            return known.pop() if known else await self._once(delivery, request)
+            return first.pop() if first else await self._once(delivery, request)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(bool),

@@ -44,6 +44,7 @@ WITH arrived AS MATERIALIZED (
            p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
     FROM arrived v
     LEFT JOIN idle i ON i.account = v.account AND i.appointment_id = v.appointment_id
+    -- What is pending, and what was sent since: as claim.sql reads it, where it says why.
     CROSS JOIN LATERAL (
         SELECT array_agg(o.id) AS ids,
                array_agg(CASE WHEN octet_length(o.changes) <= $6 THEN o.changes END) AS changes,

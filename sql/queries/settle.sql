@@ -1,6 +1,6 @@
 -- Writes back what became of a batch of claims: the synced state, the outbox rows, the attempts and the cooling slots,
 -- in one statement and so in one transaction.
--- In, as columns of equal length:
+-- In, as columns of equal length, or of none where all of a column is null, which unnest fills up again:
 --   claims    $1 account text[], $2 appointment_id text[], $3 token uuid[], $4 newest id dealt with bigint[],
 --             $5 due again in float8[] (s; null: when there is more to send), $6 failures int[], $7 part_size int[],
 --             $8 turned away with its account boolean[]
