@@ -28,8 +28,11 @@ from tests.support.claims import (
     the_claim,
 )
 from tests.support.database import Database
+from tests.support.processes import TOKEN, environment, services, stop
+from tests.support.waiting import eventually
 from worker.claims import Claim
 from worker.contract import BODY_MAX_BYTES
+from worker.sandbox import Sandbox, SandboxSettings
 from worker.store import Store
 
 TABLES = ("arrival", "queue", "rate_slot", "outbox")
@@ -366,3 +369,22 @@ async def test_what_was_dealt_with_since_is_not_sent_again(database: Database, s
     assert await claim_arrival(store) is None
     assert await store.take_in(["default"]) == {"default": 1}
     assert await claim(store) == []
+
+
+# -- by a service ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_came_along_does_not_wait_for_a_poll(database: Database) -> None:
+    """Three appointments in one commit, which is told of once: the first is claimed at once, the others right after."""
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
+        env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "60"})
+        async with services(1, env) as (worker,):
+            for number in range(2):
+                async with database.pool.acquire() as conn, conn.transaction():
+                    for name in ("a", "b", "c"):
+                        await database.write(f"app_{number}{name}", {"note": "n"}, conn=conn)
+                await eventually(
+                    lambda: database.value("SELECT bool_and(state = 'synced') FROM caspen_sync.outbox"),
+                    what="all are synced",
+                )
+            assert await stop(worker) == 0
