@@ -1,8 +1,6 @@
 """`python -m worker` is `caspen-sync`."""
 
-import sys
-
-from worker.cli import main
+from worker.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

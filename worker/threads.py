@@ -3,10 +3,13 @@ half a minute, and a command would wait for it before it ends."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 
 class DetachedThreads(ThreadPoolExecutor):
@@ -29,3 +32,15 @@ class DetachedThreads(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Lets them be."""
+
+
+def end_whatever_runs(exit_code: int) -> NoReturn:
+    """Ends the process, threads that nobody waits for included. Left to Python, a thread that is just within compiled
+    code (pydantic's, which checks the lines of a backfill) is unwound through frames that do not allow it, and the
+    process ends by SIGABRT instead."""
+    if not any(thread.daemon for thread in threading.enumerate()):
+        sys.exit(exit_code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)

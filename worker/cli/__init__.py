@@ -6,9 +6,19 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from worker.cli.arguments import parser
 from worker.errors import CaspenSyncError, ExitCode
+
+
+def command() -> NoReturn:
+    """`caspen-sync`: ends the process with the exit code of what the command line asks for."""
+    exit_code = main()
+
+    from worker.threads import end_whatever_runs
+
+    end_whatever_runs(exit_code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
