@@ -18,11 +18,12 @@ from tests.support.audit import (
     assert_no_overlap,
     assert_settled,
 )
-from tests.support.checking import looked
+from tests.support.checking import holds, looked
 from tests.support.claims import limits
 from tests.support.database import Database
 from tests.support.plans import nodes
 from tests.support.processes import FAST, TOKEN, command, environment
+from worker.check import Verdict
 from worker.config import DatabaseSettings
 from worker.database import connect_options
 from worker.sandbox import NO_SUCH_ROOM, Sandbox, SandboxSettings
@@ -105,6 +106,20 @@ async def test_dead_rows_are_counted_over_the_partitions(
     found = (await looked(partitioned.dsn))["dead_rows"]
     assert "rate_slot was cleaned never" in found.said
     assert "VACUUM caspen_sync.rate_slot" in (found.mend or "")
+
+
+async def test_check_tells_of_a_server_that_would_crash(partitioned: Database) -> None:
+    """A database that was partitioned on an earlier one; with what `check` says to do, it is well. Others are."""
+    version = int(await partitioned.value("SELECT current_setting('server_version_num')"))
+    name = await partitioned.value("SELECT quote_ident(current_database())")
+    await partitioned.pool.execute(f"ALTER DATABASE {name} SET enable_partition_pruning = on")
+    found = (await looked(partitioned.dsn))["database"]
+    if 180_000 <= version <= 180_006:
+        holds(found, Verdict.FAILED, "can crash", "SET enable_partition_pruning = off")
+    else:
+        holds(found, Verdict.OK, "PostgreSQL")
+    await partitioned.pool.execute(f"ALTER DATABASE {name} SET enable_partition_pruning = off")
+    assert (await looked(partitioned.dsn))["database"].verdict is Verdict.OK
 
 
 async def test_a_statement_reads_its_accounts_partition_only(partitioned: Database) -> None:

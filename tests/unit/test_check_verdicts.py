@@ -89,11 +89,23 @@ def test_a_pause(kind: str, verdict: Verdict, code: int, said: str, mend: str) -
 # -- the server ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "verdict"), [(149_999, BAD), (150_000, FINE), (180_001, FINE)])
-def test_the_server_s_version(number: int, verdict: Verdict) -> None:
-    """15 or newer."""
+@pytest.mark.parametrize(
+    ("number", "chooses_partitions", "verdict", "mend"),
+    [
+        (149_999, False, BAD, "15"),
+        (150_000, True, FINE, ""),
+        (179_999, True, FINE, ""),
+        (180_000, True, BAD, 'ALTER DATABASE "clinic" SET enable_partition_pruning = off'),
+        (180_001, False, FINE, ""),
+        (180_006, True, BAD, "after 18.6"),
+        (180_007, True, FINE, ""),
+    ],
+)
+def test_the_server_s_version(number: int, chooses_partitions: bool, verdict: Verdict, mend: str) -> None:
+    """15 or newer, and none that crashes under partitions."""
     row = {"version_number": number, "version": "x", "host": "::1", "port": 1, "database": "clinic", "login": "me"}
-    holds(version_finding(row), verdict, "at ::1, port 1, database clinic, as me", "15" if verdict is BAD else "")
+    found = version_finding({**row, "chooses_partitions": chooses_partitions})
+    holds(found, verdict, "at ::1, port 1, database clinic, as me", mend)
 
 
 def room(**others: Any) -> dict[str, Any]:

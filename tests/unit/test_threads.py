@@ -41,7 +41,11 @@ def test_a_thread_in_compiled_code_costs_neither_the_exit_code_nor_the_output(
     """Seen when Postgres went away under a backfill: the lines that it had read were still being checked, and the
     process ended by SIGABRT and not with 69."""
     ended = subprocess.run(
-        [sys.executable, "-c", BUSY.format(arguments=arguments)], capture_output=True, check=False, text=True, timeout=60
+        [sys.executable, "-c", BUSY.format(arguments=arguments)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
     )
     assert ended.returncode == exit_code, ended.stderr
     assert said in (ended.stderr if exit_code else ended.stdout)

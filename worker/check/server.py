@@ -16,6 +16,8 @@ from worker.sqlfiles import query
 from worker.status import ALIVE_S
 
 OLDEST_SERVER = 150_000
+# See sql/sharding/partitioned.sql, which refuses on these; a server may have become one after that.
+CRASHES_BY_CHOOSING_PARTITIONS = range(180_000, 180_007)
 CLOCK_TOLERANCE_S = 2.0
 CLOCK_SAMPLES = 3
 
@@ -31,6 +33,13 @@ def version_finding(row: Mapping[str, Any]) -> Finding:
     said = f"PostgreSQL {row['version']} at {place}, database {row['database']}, as {row['login']}"
     if row["version_number"] < OLDEST_SERVER:
         return failed("database", said, "upgrade the server to PostgreSQL 15 or newer")
+    if row["chooses_partitions"] and row["version_number"] in CRASHES_BY_CHOOSING_PARTITIONS:
+        return failed(
+            "database",
+            f"{said}: it can crash, the whole server, by a claim in partitioned tables",
+            f'ALTER DATABASE "{row["database"]}" SET enable_partition_pruning = off, and restart the workers; or '
+            "update the server to a version after 18.6",
+        )
     return ok("database", said)
 
 
