@@ -28,7 +28,7 @@ from tests.support.claims import (
     the_claim,
 )
 from tests.support.database import Database
-from tests.support.processes import TOKEN, environment, services, stop
+from tests.support.processes import DIRECT, TOKEN, environment, services, stop
 from tests.support.waiting import eventually
 from worker.claims import Claim
 from worker.contract import BODY_MAX_BYTES
@@ -377,7 +377,7 @@ async def test_what_was_dealt_with_since_is_not_sent_again(database: Database, s
 async def test_what_came_along_does_not_wait_for_a_poll(database: Database) -> None:
     """Three appointments in one commit, which is told of once: the first is claimed at once, the others right after."""
     async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
-        env = environment(database.dsn, sandbox.base_url, {"WORKER__POLL_S": "60"})
+        env = environment(database.dsn, sandbox.base_url, DIRECT | {"WORKER__POLL_S": "60"})
         async with services(1, env) as (worker,):
             for number in range(2):
                 async with database.pool.acquire() as conn, conn.transaction():
