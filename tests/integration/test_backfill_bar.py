@@ -41,6 +41,7 @@ async def test_the_bar(database: Database) -> None:
     assert "\x1b[?25h" in screen.partition(NAME[:10])[0]
 
 
+@pytest.mark.long
 async def test_a_narrow_terminal(database: Database) -> None:
     """No line is longer than the terminal is wide, and the count is whole: it is the name that is cut."""
     await backfill(database, NAME, lines=40)
@@ -73,6 +74,7 @@ async def test_terminals_without(database: Database, how: dict[str, str], plain:
     assert (f"caspen-sync: {NAME}: 5 of 5 changes (100 %)" in screen) is plain
 
 
+@pytest.mark.long
 async def test_ctrl_c(database: Database) -> None:
     """It says that it stops, waits for what is on the wire, and ends with how to go on and 75."""
     await backfill(database, "may.csv", lines=12)
@@ -90,6 +92,7 @@ async def test_ctrl_c(database: Database) -> None:
     assert await database.states() == {"synced": 4, "pending": 8}
 
 
+@pytest.mark.long
 async def test_a_pipe(database: Database) -> None:
     """A line when it begins, one for each ten seconds at the most, and one at its end."""
     await backfill(database, "may.csv", lines=60)

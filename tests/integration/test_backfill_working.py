@@ -47,6 +47,7 @@ async def test_nothing_is_pending(database: Database) -> None:
     assert (ended.exit_code, ended.stdout) == (0, "1 of 1 change of may.csv is synced\n")
 
 
+@pytest.mark.long
 async def test_parked(database: Database) -> None:
     """Changes of this backfill that are parked make it 65; those of others do not."""
     await backfill(database, "may.csv", lines=3)
@@ -64,6 +65,7 @@ async def test_parked(database: Database) -> None:
     assert (june.exit_code, june.stdout) == (0, "2 of 2 changes of june.csv are synced\n")
 
 
+@pytest.mark.long
 async def test_beside_a_service(database: Database) -> None:
     """Both share the budget, of which the reserve stays free: the API never says 429, and what it leaves is used."""
     await backfill(database, "may.csv", lines=50)
@@ -84,6 +86,7 @@ async def test_beside_a_service(database: Database) -> None:
     assert (ended.exit_code, ended.stdout) == (0, "50 of 50 changes of may.csv are synced\n")
 
 
+@pytest.mark.long
 async def test_a_service_does_the_rest(database: Database) -> None:
     """What another process sends counts as much: it ends when that is done."""
     await backfill(database, "may.csv", lines=40)

@@ -158,6 +158,7 @@ async def test_the_settings_of_a_real_installation_do_not_reach_the_demo(folder:
     assert left_behind(folder) == [str(folder / "config.toml")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "when"),
     [(signal.SIGTERM, "started a Postgres"), pytest.param(signal.SIGINT, "changes done", marks=pytest.mark.long)],

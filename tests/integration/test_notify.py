@@ -86,6 +86,7 @@ def test_a_part_that_does_not_keep_its_word_is_late() -> None:
     assert pulse.late == []
 
 
+@pytest.mark.long
 async def test_a_loop_that_hangs_stops_the_watchdog(database: Database, tmp_path: Path) -> None:
     """The event loop turns, but the engine's loop waits for something that never comes: the process says so in its log,
     and the watchdog hears nothing more."""

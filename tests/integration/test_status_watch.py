@@ -124,9 +124,8 @@ async def test_a_database_that_cannot_answer(database: Database) -> None:
         assert terminal.process.returncode is None
 
 
-@pytest.mark.parametrize(
-    ("json_too", "environment"), [(True, {}), pytest.param(False, {"TERM": "dumb"}, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("json_too", "environment"), [(True, {}), (False, {"TERM": "dumb"})])
 async def test_for_programs(database: Database, json_too: bool, environment: dict[str, str]) -> None:
     """Snapshots one after the other: with --json, one object a line. A fault of the database is told of on stderr, so
     that stdout stays what can be parsed. Ctrl-C ends it with 0."""

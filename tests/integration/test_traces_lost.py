@@ -45,14 +45,15 @@ def lost(stderr: str) -> list[str]:
     return [line["error"] for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("out_of_order", "why"),
     [
         (nobody, "ConnectionRefusedError"),
         (lambda: collector(status=500), "500 Internal Server Error"),
         (lambda: collector(answers_after_s=HANGS_S), "not delivered in time"),
-        pytest.param(lambda: collector(status=503), "Service Unavailable", marks=pytest.mark.long),
-        pytest.param(lambda: collector(answers_after_s=0.7), None, marks=pytest.mark.long),
+        (lambda: collector(status=503), "Service Unavailable"),
+        (lambda: collector(answers_after_s=0.7), None),
     ],
 )
 async def test_one_run(

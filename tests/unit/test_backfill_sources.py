@@ -131,6 +131,7 @@ async def test_batches_are_bounded(tmp_path: Path) -> None:
         assert max(len(batch.rows) + len(batch.rejects) for batch in found.batches) <= 2 * BATCH_BYTES // len(long) + 2
 
 
+@pytest.mark.long
 async def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """What is read is never held as a whole: six times the lines peak where one does."""
     peaks = []

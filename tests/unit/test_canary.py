@@ -42,6 +42,7 @@ def test_is_discreet():
 """
 
 
+@pytest.mark.long
 def test_a_canary_fails_the_test(tmp_path: Path) -> None:
     """Printed, logged, logged by a library, or said by a process; and a field that nobody declared. Others pass."""
     file = tmp_path / "test_said.py"
