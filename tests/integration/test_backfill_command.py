@@ -128,6 +128,7 @@ async def test_bad_lines_are_left_apart_mended_and_given_back(database: Database
     assert (mended.exit_code, await database.states()) == (0, {"pending": 4})
 
 
+@pytest.mark.long
 async def test_rejects_are_given_back_as_they_were_read(database: Database, tmp_path: Path) -> None:
     """A table with tabs stays one, and what the source was read by is in the command that is told."""
     table = tmp_path / "a.tsv"
@@ -157,6 +158,7 @@ async def test_a_dry_run_writes_nothing(database: Database, tmp_path: Path) -> N
         assert await database.value(f"SELECT count(*) FROM caspen_sync.{table}") == 0
 
 
+@pytest.mark.long
 async def test_what_the_api_refuses_is_told(database: Database, tmp_path: Path) -> None:
     """65, and the others are synced."""
     file = written(tmp_path / "year.jsonl", [*LINES, ("app_3", {"room_id": NO_SUCH_ROOM})])
@@ -195,6 +197,7 @@ async def test_an_end_is_asked_for_while_it_is_read(database: Database, tmp_path
     del tmp_path
 
 
+@pytest.mark.long
 async def test_an_end_is_asked_for_while_it_is_loaded(database: Database, tmp_path: Path) -> None:
     """What is loaded stays, and the same command loads the rest."""
     file = written(tmp_path / "year.jsonl", [(f"app_{line:03}", {"room_id": line}) for line in range(200)])
@@ -215,6 +218,7 @@ async def test_an_end_is_asked_for_while_it_is_loaded(database: Database, tmp_pa
     assert await database.value("SELECT count(DISTINCT changes) FROM caspen_sync.outbox WHERE lane = 'backfill'") == 200
 
 
+@pytest.mark.long
 async def test_the_later_of_two_takes_over(database: Database, tmp_path: Path) -> None:
     """The earlier one says so and ends with 75."""
     earlier = await start("backfill", "-", "--name", "year", env=environment(database.dsn, NOBODY), piped=True)
@@ -230,6 +234,7 @@ async def test_the_later_of_two_takes_over(database: Database, tmp_path: Path) -
     assert await database.states() == {"pending": 3}
 
 
+@pytest.mark.long
 async def test_what_an_earlier_run_accepted_is_told(database: Database, tmp_path: Path) -> None:
     """It was killed before all was loaded; the next run loads the rest, though its own file has no more of it."""
     file = written(tmp_path / "year.jsonl")
@@ -265,6 +270,7 @@ async def test_an_empty_file(database: Database, tmp_path: Path) -> None:
     assert (ended.exit_code, ended.stdout) == (0, "year.jsonl: there are no lines to load\n")
 
 
+@pytest.mark.long
 async def test_a_name_that_was_cancelled(database: Database, tmp_path: Path) -> None:
     """Is bad usage, with the way out of it."""
     file = written(tmp_path / "year.jsonl")
@@ -318,6 +324,7 @@ async def test_without_the_schema(empty_database: str, tmp_path: Path) -> None:
     assert "caspen-sync migrate" in ended.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 async def test_a_reader_that_has_gone_costs_the_words_only(database: Database, tmp_path: Path, unbuffered: str) -> None:
     """Whoever closes stdout early gets the work done all the same, and the exit code that says how it went."""

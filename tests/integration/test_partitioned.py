@@ -133,6 +133,7 @@ async def test_it_is_the_same_schema_with_the_same_rows(conn: asyncpg.Connection
     assert await conn.fetchval("SELECT count(*) FROM caspen_sync.arrival") == 51 * len(ACCOUNTS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("applied", range(1, len(MIGRATIONS)))
 async def test_any_migration_may_follow(
     conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, applied: int
@@ -168,6 +169,7 @@ async def test_run_again_it_does_nothing(conn: asyncpg.Connection) -> None:
     assert await conn.fetch("SELECT oid, relname FROM pg_class ORDER BY oid") == before
 
 
+@pytest.mark.long
 async def test_with_psql_as_it_is_documented(empty_database: str, conn: asyncpg.Connection) -> None:
     """The number of partitions is a setting of the session; without, there are 16."""
     name = await conn.fetchval("SELECT current_database()")

@@ -122,6 +122,7 @@ async def test_a_second_signal_does_not_wait_for_it(database: Database) -> None:
             assert await worker.wait() == 75
 
 
+@pytest.mark.long
 async def test_a_service_says_it_once(database: Database) -> None:
     """A collector that refuses each batch: one line, though it happens again and again; the work goes on."""
     async with (
