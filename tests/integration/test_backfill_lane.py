@@ -94,6 +94,21 @@ def told(seconds: Sequence[float]) -> str:
     return f"{len(seconds)} live changes: p50 {p50:.0f} ms, p99 {p99:.0f} ms, max {seconds[-1] * 1000:.0f} ms"
 
 
+async def slow_ones(database: Database) -> list[str]:
+    """The live changes that took longer than promised: when each was written and finished, and each of its requests."""
+    rows = await database.rows(
+        """
+        SELECT o.appointment_id, o.created_at, o.finished_at, t.worker, t.started_at, t.duration_ms, t.outcome, t.error
+        FROM caspen_sync.outbox o
+        LEFT JOIN caspen_sync.attempt t USING (account, appointment_id)
+        WHERE o.lane = 'live' AND o.finished_at - o.created_at > make_interval(secs => $1)
+        ORDER BY o.id, t.started_at
+        """,
+        PROMISED_S,
+    )
+    return [", ".join(map(str, row.values())) for row in rows]
+
+
 @pytest.mark.long
 @pytest.mark.alone
 @pytest.mark.parametrize("loading", [False, True])
@@ -105,13 +120,14 @@ async def test_live_changes_do_not_wait_for_a_backfill(
     a second, and no request is refused. `loading`: another 200,000 lines are loaded meanwhile."""
     chance = random.Random(3)
     over = asyncio.Event()
+    # Before the API is there: it answers nobody while this process writes a file.
+    some, more = year(tmp_path, appointments=3500), year(tmp_path, appointments=200_000, prefix="app_older")
     async with Sandbox(API) as sandbox:
         env = environment(database.dsn, sandbox.base_url, SETTINGS)
-        async with saturated(sandbox, env, year(tmp_path, appointments=3500)):
+        async with saturated(sandbox, env, some):
             writing = asyncio.create_task(live_changes(database, chance, apart_s, over))
             began = time.monotonic()
             if loading:
-                more = year(tmp_path, appointments=200_000, prefix="app_older")
                 ended = await command("backfill", str(more), "--no-wait", env=env, limit_s=200)
                 assert ended.exit_code == 0, ended
                 print(f"200,000 lines loaded in {time.monotonic() - began:.1f} s")
@@ -128,7 +144,7 @@ async def test_live_changes_do_not_wait_for_a_backfill(
     assert not any(entry.throttled for entry in log)
     assert most_in_any_window((entry.received_at for entry in log), WINDOW_S) <= LIMIT
     assert_no_overlap(log)
-    assert percentile(seconds, 0.99) < PROMISED_S, told(seconds)
+    assert percentile(seconds, 0.99) < PROMISED_S, f"{told(seconds)}; {await slow_ones(database)}"
 
 
 @pytest.mark.long
