@@ -371,6 +371,18 @@ async def test_what_was_dealt_with_since_is_not_sent_again(database: Database, s
     assert await claim(store) == []
 
 
+async def test_each_claim_has_a_token_of_its_own(database: Database) -> None:
+    """Of another appointment, and of the same one again: else who held one claim could write back another's."""
+    store = await registered(database)
+    tokens = set()
+    for appointment in ("app_1", "app_2", "app_1"):
+        await database.write(appointment, {"note": "n"})
+        held_now = await claimed_first(store)
+        tokens.add(held_now.token)
+        assert await settle(store, accepted(held_now)) == []
+    assert len(tokens) == 3
+
+
 # -- by a service ----------------------------------------------------------------------------------------------------
 
 
