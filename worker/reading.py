@@ -1,21 +1,21 @@
 """How it is, for many who ask: scrapes, people who look at a page, the service's status line.
 
-They share one reading, so that what they cost the database has a bound, however many they are and however large the
+They share each reading, so that what they cost the database has a bound, however many they are and however large the
 backlog is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import asyncpg
 
 from worker import clock
 from worker.database import CONNECT_TIMEOUT_S, understood
 from worker.errors import DATABASE_FAULTS, CaspenSyncError
-from worker.status import Status, status
 
 KEPT_AT_LEAST_S = 1.0
 KEPT_AT_MOST_S = 60.0
@@ -23,24 +23,45 @@ KEPT_AT_MOST_S = 60.0
 KEPT_TIMES = 50
 
 
+class Ageing(Protocol):
+    """What can be read: figures that say how old they are."""
+
+    def later(self, seconds: float) -> Self:
+        """The same figures, so many seconds later."""
+
+
+T = TypeVar("T", bound=Ageing)
+
+
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Generic[T]):
     at: float
     kept_s: float
-    outcome: Status | CaspenSyncError
+    outcome: T | CaspenSyncError
 
 
-class SharedReading:
+class SharedReading(Generic[T]):
     """Reads through a pool, over one connection at a time."""
 
-    def __init__(self, pool: asyncpg.Pool, *, now: Callable[[], float] = clock.now) -> None:
-        """`now`: seconds since some fixed moment."""
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        read: Callable[[asyncpg.Connection], Awaitable[T]],
+        *,
+        kept_at_least_s: float = KEPT_AT_LEAST_S,
+        told: Callable[[T], None] | None = None,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        """`read`: what is read. `told`: hears of each new reading. `now`: seconds since some fixed moment."""
         self._pool = pool
+        self._reads = read
+        self._kept_at_least_s = kept_at_least_s
+        self._told = told
         self._now = now
-        self._newest: _Reading | None = None
-        self._going_on: asyncio.Task[_Reading] | None = None
+        self._newest: _Reading[T] | None = None
+        self._going_on: asyncio.Task[_Reading[T]] | None = None
 
-    async def get(self, max_age_s: float) -> Status:
+    async def get(self, max_age_s: float) -> T:
         """How it is, as read at most `max_age_s` ago, or longer where reading takes long; a minute at the most.
 
         The ages in it, and the times to come, are as of now.
@@ -54,28 +75,30 @@ class SharedReading:
             raise type(reading.outcome)(*reading.outcome.args) from reading.outcome.__cause__
         return reading.outcome.later(max(0.0, self._now() - reading.at))
 
-    def _serves(self, reading: _Reading, max_age_s: float) -> bool:
-        wanted_s = max_age_s if isinstance(reading.outcome, Status) else 0.0
+    def _serves(self, reading: _Reading[T], max_age_s: float) -> bool:
+        wanted_s = 0.0 if isinstance(reading.outcome, CaspenSyncError) else max_age_s
         return self._now() - reading.at <= min(KEPT_AT_MOST_S, max(wanted_s, reading.kept_s))
 
-    async def _read_with_the_others(self) -> _Reading:
+    async def _read_with_the_others(self) -> _Reading[T]:
         if self._going_on is None or self._going_on.done():
             self._going_on = asyncio.create_task(self._read())
         # An asker that goes away takes nothing from the others.
         return await asyncio.shield(self._going_on)
 
-    async def _read(self) -> _Reading:
+    async def _read(self) -> _Reading[T]:
         began: float | None = None
         try:
             with understood():
                 async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
                     began = self._now()  # waiting for a connection costs Postgres nothing
-                    found = await status(conn)
+                    found = await self._reads(conn)
             took_s = self._now() - began
-            reading = _Reading(began, max(KEPT_AT_LEAST_S, KEPT_TIMES * took_s), found)
+            reading = _Reading(began, max(self._kept_at_least_s, KEPT_TIMES * took_s), found)
+            if self._told is not None:
+                self._told(found)
         except DATABASE_FAULTS as fault:
             # A count that a time limit ended has cost Postgres as much as one that came to its end.
             took_s = 0.0 if began is None else self._now() - began
-            reading = _Reading(self._now(), max(KEPT_AT_LEAST_S, KEPT_TIMES * took_s), fault)
+            reading = _Reading(self._now(), max(self._kept_at_least_s, KEPT_TIMES * took_s), fault)
         self._newest = reading
         return reading

@@ -18,6 +18,7 @@ from worker.metrics import Metrics
 from worker.reading import SharedReading
 from worker.report import Report
 from worker.retention import keep_retention
+from worker.status import Status, status
 from worker.summary import summary
 from worker.systemd import Notifier
 from worker.telemetry import Log
@@ -40,7 +41,7 @@ async def serve(
     log: Log,
 ) -> Report:
     """Works until the engine is told to stop. When one part dies, all end, and its error is raised."""
-    reading = SharedReading(connections)
+    reading = SharedReading(connections, status)
     days, chance = settings.worker.retention_days, random.Random()  # noqa: S311  when to prune is no secret
     async with _web(engine, settings, connections, metrics=metrics, reading=reading, log=log):
         beside: list[Coroutine[None, None, None]] = [
@@ -74,7 +75,7 @@ async def _web(
     connections: asyncpg.Pool,
     *,
     metrics: Metrics,
-    reading: SharedReading,
+    reading: SharedReading[Status],
     log: Log,
 ) -> AsyncIterator[None]:
     """Answers at `http.listen`, if it is set, from before the work begins until after it has ended."""
@@ -124,7 +125,7 @@ async def _watchdog(engine: Engine, notifier: Notifier, *, log: Log) -> None:
 
 
 async def _tell_status(
-    engine: Engine, notifier: Notifier, reading: SharedReading, *, configured: Collection[str]
+    engine: Engine, notifier: Notifier, reading: SharedReading[Status], *, configured: Collection[str]
 ) -> None:
     """Tells systemd how it is, in a line, until cancelled; where nobody listens, nothing is read for it."""
     while notifier.listens:

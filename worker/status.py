@@ -155,18 +155,52 @@ class Status:
             age_s=self.age_s + seconds,
         )
 
+    def seen_again(self, seen: Glance) -> Status:
+        """The same counts with budgets, pauses and workers as they were seen since."""
+        return replace(
+            self, accounts=tuple(_seen_again(one, seen) for one in self.accounts), workers=seen.workers
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """The part of it that costs next to nothing: budgets, pauses and workers."""
+
+    accounts: Mapping[str, Mapping[str, Any]]
+    """Of each account, those of an AccountStatus's figures that were read."""
+    workers: tuple[WorkerStatus, ...]
+    served: frozenset[str]
+    """The accounts that these work for."""
+    age_s: float = 0.0
+
+    def later(self, seconds: float) -> Glance:
+        """The same, so many seconds later."""
+        return replace(self, age_s=self.age_s + seconds)
+
+
+async def glance(conn: asyncpg.Connection) -> Glance:
+    """Reads it in two statements."""
+    with understood():
+        accounts = await conn.fetch(query("glance"))
+        workers = tuple(_worker(row) for row in await conn.fetch(query("workers"), ALIVE_S))
+    return Glance(
+        accounts={row["account"]: dict(row) for row in accounts},
+        workers=workers,
+        served=frozenset(account for worker in workers for account in worker.accounts),
+    )
+
 
 async def status(conn: asyncpg.Connection) -> Status:
-    """Reads it in three statements."""
+    """Reads it in four statements."""
+    seen = await glance(conn)
     with understood():
         accounts = await conn.fetch(query("status"))
         strangers = await conn.fetch(query("strangers"), STRANGERS_COUNTED)
-        workers = [_worker(row) for row in await conn.fetch(query("workers"), ALIVE_S)]
-    served = {account for worker in workers for account in worker.accounts}
     return Status(
-        accounts=tuple(_account(row, served=row["account"] in served) for row in accounts),
+        # One that was registered in between is in the next reading.
+        accounts=tuple(_account(row, seen) for row in accounts if row["account"] in seen.accounts),
         unregistered=tuple(Stranger(**row) for row in strangers),
-        workers=tuple(workers),
+        workers=seen.workers,
     )
 
 
@@ -176,10 +210,22 @@ def _sent_in(nth: int, slots: Sequence[float], rest_s: float) -> float:
     return slots[place] + rounds * rest_s if nth else 0.0
 
 
-def _account(row: Mapping[str, Any], *, served: bool) -> AccountStatus:
-    figures = dict(row)
+def _account(row: Mapping[str, Any], seen: Glance) -> AccountStatus:
+    figures = dict(row) | dict(seen.accounts[row["account"]])
     free_in_s = figures.pop("free_in_s")
-    return AccountStatus(**figures, served=served, done_in_s=None).estimated(free_in_s)
+    return AccountStatus(**figures, served=row["account"] in seen.served, done_in_s=None).estimated(free_in_s)
+
+
+def _seen_again(one: AccountStatus, seen: Glance) -> AccountStatus:
+    figures = seen.accounts.get(one.account)
+    if figures is None:
+        return one
+    newer = {name: value for name, value in figures.items() if name != "free_in_s"}
+    again = replace(one, **newer, served=one.account in seen.served)
+    if again.paused_for_s is not None:
+        again = replace(again, paused_for_s=max(0.0, again.paused_for_s - seen.age_s))
+    # It was estimated when the changes were counted; of what is stopped now nobody knows.
+    return again if again.pause_kind is None and again.served else replace(again, done_in_s=None)
 
 
 def _worker(row: Mapping[str, Any]) -> WorkerStatus:

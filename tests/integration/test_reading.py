@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 from worker import reading as module
 from worker.errors import DatabaseUnreachable, SchemaMissing
 from worker.reading import SharedReading
-from worker.status import Status
+from worker.status import Status, status
 
 
 class Clock:
@@ -59,7 +59,7 @@ async def write(database: Database) -> None:
 async def test_a_reading_is_kept(database: Database) -> None:
     """For a second in any case, and for as long as its asker allows; its ages go on meanwhile."""
     clock = Clock()
-    reading = SharedReading(database.pool, now=clock.now)
+    reading = SharedReading(database.pool, status, now=clock.now)
     await registered(database)
     await write(database)
     first = await reading.get(0.0)
@@ -83,7 +83,7 @@ async def test_what_takes_long_is_kept_long(database: Database, took_s: float, k
     """For fifty times what it took, a minute at the most: a large backlog costs no more than a small one. Nobody who
     allows more gets it older than that."""
     clock = Clock()
-    reading = SharedReading(database.pool, now=clock.now)
+    reading = SharedReading(database.pool, status, now=clock.now)
     async with held(database):
         asked = asyncio.create_task(reading.get(0.0))
         await one_reads(database)
@@ -97,7 +97,7 @@ async def test_what_takes_long_is_kept_long(database: Database, took_s: float, k
 
 async def test_all_who_come_meanwhile_share_one(database: Database) -> None:
     """Fifty askers are one reading over one connection; one of them who goes away takes nothing from the others."""
-    reading = SharedReading(database.pool)
+    reading = SharedReading(database.pool, status)
     async with held(database):
         asked = [asyncio.create_task(reading.get(0.0)) for _ in range(50)]
         await one_reads(database)
@@ -115,7 +115,7 @@ async def test_a_fault_is_told_to_all_and_soon_forgotten(database: Database) -> 
     """Each asker gets it, as an exception of its own. A second later the database is asked again, whatever age is
     allowed."""
     clock = Clock()
-    reading = SharedReading(database.pool, now=clock.now)
+    reading = SharedReading(database.pool, status, now=clock.now)
     await registered(database)
     await reading.get(0.0)
     clock.now_s += 5
@@ -135,7 +135,7 @@ async def test_a_fault_is_told_to_all_and_soon_forgotten(database: Database) -> 
 async def test_a_count_that_a_time_limit_ended(database: Database) -> None:
     """It has cost as much as one that came to its end, and is not begun anew each second."""
     clock = Clock()
-    reading = SharedReading(database.pool, now=clock.now)
+    reading = SharedReading(database.pool, status, now=clock.now)
     async with held(database):
         asked = asyncio.create_task(reading.get(0.0))
         await one_reads(database)
@@ -158,7 +158,7 @@ async def test_a_pool_without_a_free_connection(database: Database, monkeypatch:
     monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.05)
     clock = Clock()
     async with asyncpg.create_pool(database.dsn, min_size=0, max_size=1) as pool:
-        reading = SharedReading(pool, now=clock.now)
+        reading = SharedReading(pool, status, now=clock.now)
         async with pool.acquire():
             with pytest.raises(DatabaseUnreachable):
                 await reading.get(0.0)

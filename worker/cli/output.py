@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from worker.jsontext import json_text
 from worker.privacy import printable
 
 Colour = Literal["green", "yellow", "red", "grey"]
@@ -68,8 +67,7 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[object]], paint: 
 def print_json(value: Any, *, on_one_line: bool = False) -> None:
     """One JSON document; dataclasses are objects, times are ISO 8601. No character in it steers a terminal."""
     ascii_only = sys.stdout.encoding.lower() != "utf-8"
-    text = json.dumps(value, default=_plain, indent=None if on_one_line else 2, ensure_ascii=ascii_only)
-    print(_UNSEEN.sub(_escaped, text))
+    print(json_text(value, indent=None if on_one_line else 2, ascii_only=ascii_only))
 
 
 def local_time(at: datetime) -> str:
@@ -77,23 +75,6 @@ def local_time(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-# Line feeds are the document's own; json.dumps has escaped the others of ASCII but DEL.
-_UNSEEN = re.compile(r"[^\n\x20-\x7e]")
-
-
-def _escaped(found: re.Match[str]) -> str:
-    char = found[0]
-    return char if char.isprintable() else json.dumps(char)[1:-1] if char != "\x7f" else "\\u007f"
-
-
 def _cell(value: object) -> str:
     text = value.text if isinstance(value, Coloured) else value
     return "-" if text is None else printable(str(text))
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in the output")

@@ -74,7 +74,7 @@ async def _list(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings)
 
 async def _show(conn: asyncpg.Connection, args: argparse.Namespace, _: Settings) -> None:
     (change,) = await find_all(conn, [args.id], account=args.account)
-    said = await contents(conn, change)
+    said = await contents(conn, change.account, change.id)
     made = await attempts(
         conn, change.appointment_id, account=change.account, change_id=change.id, limit=SHOWN_ATTEMPTS
     )
@@ -156,7 +156,7 @@ async def _discard(conn: asyncpg.Connection, args: argparse.Namespace, _: Settin
 
 async def _edit(conn: asyncpg.Connection, args: argparse.Namespace, settings: Settings) -> None:
     (change,) = await find_all(conn, [args.id], account=args.account)
-    before = (await contents(conn, change)).changes
+    before = (await contents(conn, change.account, change.id)).changes
     body = ask_for_body(args.file, before)
     if body == before:
         print("it says the same as before; nothing was changed; caspen-sync parked retry sends it again as it is")

@@ -56,7 +56,7 @@ async def _watch(args: argparse.Namespace, settings: Settings) -> None:
     paint = painter()
     async with pool(settings.database, max_size=1) as connections:
         await require_current_schema(connections)
-        reading = SharedReading(connections)
+        reading = SharedReading(connections, status)
 
         async def look() -> list[str]:
             head = local_time(datetime.now(UTC))

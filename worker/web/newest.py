@@ -1,0 +1,51 @@
+"""What was read last, for those who would rather have that than wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic
+
+from worker import clock
+from worker.errors import DATABASE_FAULTS, CaspenSyncError
+from worker.reading import SharedReading, T
+
+# How long an asker waits for a newer reading, in seconds.
+LONGEST_S = 2.0
+
+
+class Newest(Generic[T]):
+    """The newest reading. A database that is slow, or has gone dark, holds up nobody for long."""
+
+    def __init__(self, reading: SharedReading[T], *, max_age_s: float) -> None:
+        """`max_age_s`: how old it may be when it is read anew."""
+        self._reading = reading
+        self._max_age_s = max_age_s
+        self._found: tuple[float, T] | None = None
+        self._going_on: asyncio.Task[None] | None = None
+        self._began_at = 0.0
+        self.fault: CaspenSyncError | None = None
+        """Why the last one failed; None: it did not."""
+
+    async def get(self, *, once_known_s: float = LONGEST_S) -> T | None:
+        """How it is as far as is known: the last reading, when the one that goes on takes long; None when it failed,
+        or there was none yet. `once_known_s`: what is long where there is a last one."""
+        if self._going_on is None or self._going_on.done():
+            self._going_on = asyncio.create_task(self._read())
+            self._began_at = clock.now()
+        # Counted from its begin: of many askers in an outage, one waits.
+        longest_s = LONGEST_S if self._found is None else once_known_s
+        await asyncio.wait({self._going_on}, timeout=max(0.0, self._began_at + longest_s - clock.now()))
+        if self._going_on.done():
+            self._going_on.result()
+        if self._found is None:
+            return None
+        at, found = self._found
+        return found.later(clock.now() - at)
+
+    async def _read(self) -> None:
+        try:
+            found = await self._reading.get(self._max_age_s)
+        except DATABASE_FAULTS as fault:
+            self._found, self.fault = None, fault
+        else:
+            self._found, self.fault = (clock.now(), found), None
