@@ -6,9 +6,7 @@ bad value is a ConfigError that names the key and never the value.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from worker.addresses import is_proxy, parse_listen
 from worker.contract import IdPolicy
 from worker.errors import ConfigError
 from worker.privacy import withhold, withhold_passwords
@@ -29,10 +28,6 @@ DEFAULT_FILES = (Path("config.toml"), Path("/etc/caspen-sync/config.toml"))
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Set for other programs of this project, and no settings.
 _ENV_ELSEWHERE = {ENV_CONFIG, "CASPEN_SYNC_TEST_DSN"}
-
-
-_PROXY_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
-_LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class _Section(BaseModel):
@@ -89,7 +84,7 @@ class ApiSettings(_Section):
     def _sound_proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None:
             return None
-        if not _is_proxy(value.get_secret_value()):
+        if not is_proxy(value.get_secret_value()):
             raise ValueError("must be http://host:port, with a user and a password before the host if need be")
         if str(info.data.get("base_url", "")).startswith("http:"):
             raise ValueError("goes with an https:// api.base_url only: it would see the token in the clear")
@@ -200,43 +195,6 @@ class _Environment(Settings, BaseSettings):
     """Tells pydantic-settings how the environment is written; its values are merged before anything is validated."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
-
-
-def parse_listen(text: str) -> tuple[str, int] | None:
-    """Host and port of an `http.listen`; None for an empty one. Raises ValueError for what is neither."""
-    if not text:
-        return None
-    match = _LISTEN.fullmatch(text)
-    if match is None or int(match["port"]) > 65_535 or not _is_v6(match["v6"]):
-        raise ValueError('must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464, or "" to turn it off')
-    return match["v6"] or match["name"], int(match["port"])
-
-
-def _is_v6(address: str | None) -> bool:
-    """Whether this is an IPv6 address, if it is there at all."""
-    try:
-        return address is None or bool(ipaddress.IPv6Address(address))
-    except ValueError:
-        return False
-
-
-def _is_proxy(value: str) -> bool:
-    """Whether this is http://host:port or https://host:port, perhaps with a user and a password, and nothing more."""
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        return False
-    host = parts.netloc.rpartition("@")[2].rpartition(":")[0]
-    return (
-        value.isascii()
-        and value.isprintable()
-        and not set(value) & set(" ?#\\")
-        and parts.scheme in ("http", "https")
-        and bool(port)
-        and parts.path in ("", "/")
-        and _PROXY_HOST.fullmatch(host) is not None
-    )
 
 
 def find_config(flag: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Ite
 
 import asyncpg
 
-from worker.config import Settings, parse_listen
+from worker.addresses import parse_listen
+from worker.config import Settings
 from worker.engine import Engine
 from worker.errors import DATABASE_FAULTS, first_of
 from worker.listen import listen

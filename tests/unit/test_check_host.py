@@ -17,12 +17,13 @@ from tests.support.certificates import ca_file, server_context
 from tests.support.checking import by_name, holds, settings_for
 from tests.support.proxy import connect_proxy
 from tests.support.rawserver import answer, bare_server, closed_port, raw_server, saying, silent
+from worker.addresses import parse_listen
 from worker.check import Verdict, check
 from worker.check.api import reach
 from worker.check.config import read
 from worker.check.files import tokens
 from worker.check.listen import listen
-from worker.config import ApiSettings, Settings, load, parse_listen, validated
+from worker.config import ApiSettings, Settings, load, validated
 from worker.errors import ConfigError
 
 FINE, HM, BAD = Verdict.OK, Verdict.WARNING, Verdict.FAILED

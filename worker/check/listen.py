@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 
 import aiohttp
 
+from worker.addresses import is_loopback, parse_listen
 from worker.check.finding import Finding, failed, ok, warning
-from worker.config import parse_listen
 
 LIVEZ_S = 3.0
 # With what our answer to /livez begins.
@@ -46,20 +45,13 @@ async def listen(text: str) -> Finding:
 
 
 def _had(host: str, said: str) -> Finding:
-    if _is_loopback(host):
+    if is_loopback(host):
         return ok("listen", said)
     return warning(
         "listen",
         f"{said}; other hosts may read it, for it asks for no password",
         "set http.listen to a loopback address, such as 127.0.0.1:9464, or let a firewall decide who gets there",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _bind(host: str, port: int) -> None:
