@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 _PROXY_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 
 
 def parse_listen(text: str) -> tuple[str, int] | None:
@@ -27,6 +28,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def is_host_name(text: str) -> bool:
+    """Whether this is the name of a host, and nothing more: no port, no scheme, no path."""
+    return _HOST_NAME.fullmatch(text) is not None
 
 
 def is_proxy(value: str) -> bool:

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
-from worker.addresses import is_proxy, parse_listen
+from worker.addresses import is_host_name, is_proxy, parse_listen
 from worker.contract import IdPolicy
 from worker.errors import ConfigError
 from worker.privacy import withhold, withhold_passwords
@@ -163,13 +164,32 @@ class HttpSettings(_Section):
     """The worker's own web address."""
 
     listen: str = "127.0.0.1:9464"
-    """HOST:PORT or [v6 address]:PORT; port 0 is any free one. Empty turns it off."""
+    """HOST:PORT or [v6 address]:PORT; port 0 is any free one. Empty turns it off. Beyond loopback it takes a token."""
+
+    token_file: Path | None = None
+    """What the page asks people for. Read when the service starts and again when it changes. Without one, whoever
+    reaches the address can look, and no more than that."""
+
+    token: SecretStr | None = None
+    """Meant for the environment; beats token_file."""
+
+    hosts: tuple[str, ...] = ()
+    """Names by which the page may be asked for, such as that of a proxy before it, besides IP addresses, localhost and
+    the name of this host. One that is missing is turned away; with one too many, whoever owns that name can have a
+    browser in here ask for the page."""
 
     @field_validator("listen")
     @classmethod
     def _sound_listen(cls, value: str) -> str:
         parse_listen(value)
         return value
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _plain_names(cls, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) and is_host_name(one) for one in value):
+            raise ValueError('must be a list of host names without scheme, port and path, such as ["sync.example"]')
+        return tuple(name.lower() for name in value)
 
 
 class LogSettings(_Section):
@@ -195,6 +215,17 @@ class _Environment(Settings, BaseSettings):
     """Tells pydantic-settings how the environment is written; its values are merged before anything is validated."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+
+class _Variables(EnvSettingsSource):
+    """The environment's values."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """A list out of its JSON. What is no JSON is left as it is: its validation names the whole key."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
 
 def find_config(flag: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -227,7 +258,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     file_values = _read(path) if path else {}
     _refuse_unknown_variables(os.environ)
     try:
-        variables = EnvSettingsSource(_Environment)()
+        variables = _Variables(_Environment)()
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
     variables = _with_names_of(file_values, variables)
@@ -271,9 +302,10 @@ def _withhold(settings: Settings) -> None:
     withhold(os.environ.get("PGPASSWORD", ""))
     if settings.api.proxy is not None:
         withhold_passwords(settings.api.proxy.get_secret_value())
-    for account in settings.accounts.values():
-        if account.token is not None:
-            withhold(account.token.get_secret_value())
+    with_tokens: list[AccountSettings | HttpSettings] = [*settings.accounts.values(), settings.http]
+    for section in with_tokens:
+        if section.token is not None:
+            withhold(section.token.get_secret_value())
 
 
 def _with_names_of(file_values: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_a_flag_beats_the_environment_beats_the_file(monkeypatch: pytest.MonkeyP
 
 
 def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text becomes what the setting is: numbers, booleans, paths."""
+    """Text becomes what the setting is: numbers, booleans, paths, and a list out of JSON."""
     values = {
         "API__TIMEOUT_S": "12.5",
         "API__IDS": "any",
@@ -136,6 +136,9 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "ACCOUNTS__NORTH__TOKEN": "12345",
         "WORKER__COALESCE": "0",
         "HTTP__LISTEN": "",
+        "HTTP__TOKEN": "1234567890123456",
+        "HTTP__TOKEN_FILE": "/page",
+        "HTTP__HOSTS": '["Sync.example", "sync"]',
     }
     for name, value in values.items():
         monkeypatch.setenv(f"CASPEN_SYNC_{name}", value)
@@ -147,6 +150,9 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert token is not None
     assert token.get_secret_value() == "12345"
     assert (settings.worker.coalesce, settings.http.listen) == (False, "")
+    assert settings.http.token is not None
+    assert settings.http.token.get_secret_value() == "1234567890123456"
+    assert (settings.http.token_file, settings.http.hosts) == (Path("/page"), ("sync.example", "sync"))
 
 
 def test_an_account_of_the_file_gets_its_token_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +229,21 @@ BAD: list[tuple[str, Any]] = [
     ("log.format", SECRET),
     ("log.level", SECRET),
     ("http.listen", 9464),
+    ("http.token", 12345),
+    ("http.token", [SECRET]),
+    ("http.token_file", 5),
+    ("http.hosts", SECRET),
+    ("http.hosts", [SECRET, 5]),
+    ("http.hosts", {SECRET: True}),
+    ("http.hosts", [f"https://{SECRET}"]),
+    ("http.hosts", [f"{SECRET}:443"]),
+    ("http.hosts", [f"{SECRET}/page"]),
+    ("http.hosts", [f"*.{SECRET}"]),
+    ("http.hosts", [f"{SECRET} "]),
+    ("http.hosts", [f"{SECRET}\n"]),
+    ("http.hosts", [f"{SECRET}."]),
+    ("http.hosts", [f"{SECRET}é"]),
+    ("http.hosts", ["sync.example", ""]),
     ("retry", SECRET),
 ]
 
@@ -329,6 +350,13 @@ def test_the_proxy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+def test_names_of_the_page() -> None:
+    """In small letters, however they are written: that is how they are compared. None need be there."""
+    names = ["Sync.Example", "sync-1", "x_y.internal", "10.0.0.1"]
+    assert validated({"http": {"hosts": names}}).http.hosts == ("sync.example", "sync-1", "x_y.internal", "10.0.0.1")
+    assert validated({}).http.hosts == ()
+
+
 def test_a_base_url_may_end_in_a_slash() -> None:
     """Nobody has to know whether it must."""
     assert validated({"api": {"base_url": "https://h/v1/"}}).api.base_url == "https://h/v1"
@@ -355,8 +383,9 @@ def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: 
         ("CASPEN_SYNC_API__TIMEOUT_S", "api.timeout_s"),
         ("CASPEN_SYNC_ACCOUNTS__DEFAULT__TOKN", "accounts.default.tokn"),
         ("CASPEN_SYNC_API__TIMEOUT_S__X", "api.timeout_s"),
-        ("CASPEN_SYNC_DATABASE", "database"),
-        ("CASPEN_SYNC_ACCOUNTS", "accounts"),
+        ("CASPEN_SYNC_DATABASE", "environment: database: "),
+        ("CASPEN_SYNC_ACCOUNTS", "environment: accounts: "),
+        ("CASPEN_SYNC_HTTP__HOSTS", "environment: http.hosts: "),
     ],
 )
 def test_a_bad_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch, name: str, key: str) -> None:
@@ -387,6 +416,11 @@ def test_variables_that_are_no_settings_are_let_through(monkeypatch: pytest.Monk
 def test_a_repr_holds_no_secret() -> None:
     """Settings may end up in a log line."""
     settings = validated(
-        {"database": {"dsn": f"postgresql://u:{SECRET}@h/d"}, "accounts": {"default": {"token": SECRET}}}, origin="here"
+        {
+            "database": {"dsn": f"postgresql://u:{SECRET}@h/d"},
+            "accounts": {"default": {"token": SECRET}},
+            "http": {"token": SECRET},
+        },
+        origin="here",
     )
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"

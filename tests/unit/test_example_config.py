@@ -19,7 +19,7 @@ TEXT = EXAMPLE.read_text(encoding="utf-8")
 LINES = TEXT.splitlines()
 
 # What has no default to show is shown as a comment.
-SHOWN_AS_COMMENT = {"accounts.default.token", "api.ca_file", "api.proxy"}
+SHOWN_AS_COMMENT = {"accounts.default.token", "api.ca_file", "api.proxy", "http.token", "http.token_file"}
 NOT_THE_DEFAULT = {"accounts.default.token_file"}
 
 
@@ -39,6 +39,8 @@ def settings_leaves(settings: BaseModel, path: str = "") -> Iterator[tuple[str, 
         elif isinstance(value, dict):
             for name, section in value.items():
                 yield from settings_leaves(section, f"{path}{key}.{name}.")
+        elif isinstance(value, tuple):
+            yield f"{path}{key}", list(value)
         else:
             yield f"{path}{key}", value.get_secret_value() if isinstance(value, SecretStr) else value
 
@@ -68,21 +70,24 @@ def test_every_value_is_the_default(key: str) -> None:
     assert (type(SHOWN[key]), SHOWN[key]) == (type(DEFAULTS[key]), DEFAULTS[key])
 
 
-def test_the_token_is_there_as_a_comment() -> None:
-    """The token's key is shown, has no value, and takes one once the comment sign is gone."""
-    line = next(line for line in LINES if line.startswith("# token ="))
-    assert line == '# token = ""'
-    uncommented = TEXT.replace(line, 'token = "t"')
-    account = validated(tomllib.loads(uncommented)).accounts["default"]
-    assert account.token is not None
-    assert account.token.get_secret_value() == "t"
+def test_the_tokens_are_there_as_comments() -> None:
+    """A token's key is shown, has no value, and takes one once the comment sign is gone; so does the page's file."""
+    assert [line for line in LINES if line.startswith("# token =")] == ['# token = ""', '# token = ""']
+    uncommented = TEXT.replace('# token = ""', 'token = "t"').replace("# token_file = ", "token_file = ")
+    settings = validated(tomllib.loads(uncommented))
+    for token in (settings.accounts["default"].token, settings.http.token):
+        assert token is not None
+        assert token.get_secret_value() == "t"
+    assert settings.http.token_file == Path("/etc/caspen-sync/page-token")
 
 
 @pytest.mark.parametrize("key", sorted(SHOWN.keys() | SHOWN_AS_COMMENT))
 def test_every_key_has_a_comment(key: str) -> None:
-    """What a setting means stands right above it."""
-    name = key.rpartition(".")[2]
-    number = next(n for n, line in enumerate(LINES) if re.match(rf"(# )?{name} = ", line))
+    """What a setting means stands right above it, in its section."""
+    section, _, name = key.rpartition(".")
+    begins = LINES.index(f"[{section}]")
+    number = next(n for n, line in enumerate(LINES) if n > begins and re.match(rf"(# )?{name} = ", line))
+    assert not any(line.startswith("[") for line in LINES[begins + 1 : number])
     assert LINES[number - 1].startswith("# ")
     assert LINES[number - 1].endswith(".")
 
