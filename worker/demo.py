@@ -28,7 +28,7 @@ from worker.sandbox import NO_SUCH_ROOM, Sandbox, SandboxSettings
 from worker.sqlfiles import query
 from worker.store import Store
 from worker.telemetry import configure, log
-from worker.token import TokenSource
+from worker.token import account_token
 
 TOKEN = "demo"  # noqa: S105  the sandbox's, which lives as long as the demo
 LIMIT = 30
@@ -137,7 +137,7 @@ async def _write_changes(conn: asyncpg.Connection, count: int) -> int:
 async def _working(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
     """The service itself, in this process."""
     configure(LogSettings(level="error", format="console"))
-    tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
+    tokens = {name: account_token(name, account) for name, account in settings.accounts.items()}
     async with (
         pool(settings.database, max_size=POOL_SIZE + 1) as connections,
         Caspen(settings.api.base_url, timeout_s=settings.api.timeout_s) as caspen,

@@ -57,13 +57,15 @@ class Engine:
         caspen: Caspen,
         tokens: Mapping[str, TokenSource],
         *,
+        page_token: TokenSource | None = None,
         log: Log,
         metrics: Metrics | None = None,
         runtime: Runtime | None = None,
         chance: random.Random | None = None,
         most_on_the_wire: int = MOST_ON_THE_WIRE,
     ) -> None:
-        """`runtime`: how long one run may take; None: as long as it does."""
+        """`page_token`: is kept fresh with the accounts' ones. `runtime`: how long one run may take; None: as long as
+        it does."""
         self._settings = settings
         self._store = store
         self._log = log
@@ -76,7 +78,7 @@ class Engine:
         self._progress_at = clock.now()
         self._runtime = runtime
         complaints = Complaints(log)
-        self._keyring = Keyring(tokens, complaints=complaints, log=log)
+        self._keyring = Keyring(tokens, page_token, complaints=complaints, log=log)
         self._presence = Presence(store, self._accounts, complaints=complaints)
         self._wire = Wire({name: a.concurrency for name, a in settings.accounts.items()}, most=most_on_the_wire)
         rest_s = {name: a.rate_window_s + a.rate_guard_s for name, a in settings.accounts.items()}

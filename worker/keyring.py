@@ -1,4 +1,4 @@
-"""The tokens of all accounts: read again when their files change, and tried at once where the last one was refused."""
+"""The tokens: read again when their files change, and an account's tried at once where its last one was refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ LOOK_S = 0.001
 class Keyring:
     """Keeps the tokens fresh."""
 
-    def __init__(self, tokens: Mapping[str, TokenSource], *, complaints: Complaints, log: Log) -> None:
+    def __init__(
+        self, tokens: Mapping[str, TokenSource], page: TokenSource | None, *, complaints: Complaints, log: Log
+    ) -> None:
+        """`tokens`: by account. `page`: what the page asks people for, if it does."""
         self._tokens = tokens
+        self._sources: list[tuple[str | None, TokenSource]] = [*tokens.items(), *([(None, page)] if page else [])]
         self._complaints = complaints
         self._log = log
         self._tried: dict[str, str] = {}
@@ -29,14 +33,14 @@ class Keyring:
 
     def read(self, *, force: bool = False) -> None:
         """Reads every token that changed, or, with `force`, all."""
-        for account, source in self._tokens.items():
+        for account, source in self._sources:
             try:
                 source.refresh(force=force)
             except ConfigError as error:
                 self._complaints.about("token_unreadable", account, str(error))
             else:
                 self._complaints.over("token_unreadable", account)
-        self._look_at = clock.now() if force else clock.now() + LOOK_S * len(self._tokens)
+        self._look_at = clock.now() if force else clock.now() + LOOK_S * len(self._sources)
 
     def refused(self, account: str) -> None:
         """The account's token was refused; it may have been replaced meanwhile."""

@@ -28,7 +28,7 @@ from worker.signals import obeyed
 from worker.store import Store
 from worker.systemd import Notifier
 from worker.telemetry import configure, log
-from worker.token import TokenSource
+from worker.token import TokenSource, read_page_token
 from worker.tracing import traced
 from worker.wire import MOST_ON_THE_WIRE
 
@@ -58,13 +58,25 @@ async def run(
     """Runs the service until a signal, or one run until nothing pending is due, or until `ends_at` by `clock.now()`.
     It counts in `metrics`, if they are given. Raises CaspenSyncError."""
     metrics, notifier = metrics or Metrics(), Notifier()
+    page_token = None if once else read_page_token(settings.http)
 
     async def work(engine: Engine, _: Store, connections: asyncpg.Pool) -> Report:
         if once:
             return await engine.run_once()
-        return await serve(engine, settings, connections, metrics=metrics, notifier=notifier, log=log())
+        return await serve(
+            engine, settings, connections, page_token=page_token, metrics=metrics, notifier=notifier, log=log()
+        )
 
-    return await with_engine(work, settings, tokens, once=once, ends_at=ends_at, metrics=metrics, notifier=notifier)
+    return await with_engine(
+        work,
+        settings,
+        tokens,
+        once=once,
+        metrics=metrics,
+        notifier=notifier,
+        page_token=page_token,
+        ends_at=ends_at,
+    )
 
 
 async def with_engine(
@@ -75,11 +87,13 @@ async def with_engine(
     once: bool,
     metrics: Metrics,
     notifier: Notifier,
+    page_token: TokenSource | None = None,
     ends_at: float | None = None,
     reloads: bool = True,
 ) -> Report:
     """What `work` returns, which is given an engine, its store and the connections of both. Signals are obeyed
-    meanwhile; see `signals` for `reloads`. `once`: whether it ends by itself. Raises CaspenSyncError."""
+    meanwhile; see `signals` for `reloads`. `once`: whether it ends by itself. `page_token`: is kept fresh with
+    `tokens`. Raises CaspenSyncError."""
     configure(settings.log)
     name = worker_name()
     structlog.contextvars.bind_contextvars(worker=name)
@@ -97,6 +111,7 @@ async def with_engine(
             store,
             caspen,
             tokens,
+            page_token=page_token,
             log=logger,
             metrics=metrics,
             runtime=runtime,

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Ite
 
 import asyncpg
 
-from worker.addresses import parse_listen
+from worker.addresses import is_loopback, parse_listen
 from worker.config import Settings
 from worker.engine import Engine
 from worker.errors import DATABASE_FAULTS, first_of
@@ -23,6 +23,8 @@ from worker.status import Status, status
 from worker.summary import summary
 from worker.systemd import Notifier
 from worker.telemetry import Log
+from worker.token import TokenSource
+from worker.trail import Trail
 
 # In seconds: how often the event loop is asked whether it is on time, whether the work goes on, and how it is.
 LAG_EVERY_S = 0.5
@@ -37,14 +39,19 @@ async def serve(
     settings: Settings,
     connections: asyncpg.Pool,
     *,
+    page_token: TokenSource | None,
     metrics: Metrics,
     notifier: Notifier,
     log: Log,
 ) -> Report:
-    """Works until the engine is told to stop. When one part dies, all end, and its error is raised."""
-    reading = SharedReading(connections, status)
+    """Works until the engine is told to stop. When one part dies, all end, and its error is raised. `page_token`: what
+    the page asks people for, if it does."""
+    trail = Trail()
+    reading = SharedReading(connections, status, told=trail.add)
     days, chance = settings.worker.retention_days, random.Random()  # noqa: S311  when to prune is no secret
-    async with _web(engine, settings, connections, metrics=metrics, reading=reading, log=log):
+    async with answering(
+        engine, settings, connections, page_token=page_token, metrics=metrics, reading=reading, trail=trail, log=log
+    ):
         beside: list[Coroutine[None, None, None]] = [
             keep_retention(connections, retention_days=days, log=log, chance=chance),
             _measure_lag(metrics),
@@ -70,13 +77,15 @@ async def serve_beside(work: Awaitable[Report], beside: Iterable[Coroutine[None,
 
 
 @contextlib.asynccontextmanager
-async def _web(
+async def answering(
     engine: Engine,
     settings: Settings,
     connections: asyncpg.Pool,
     *,
+    page_token: TokenSource | None,
     metrics: Metrics,
     reading: SharedReading[Status],
+    trail: Trail,
     log: Log,
 ) -> AsyncIterator[None]:
     """Answers at `http.listen`, if it is set, from before the work begins until after it has ended."""
@@ -84,19 +93,26 @@ async def _web(
     if place is None:
         yield
         return
+    from worker.web.doorman import Doorman
     from worker.web.health import Readiness, liveness
     from worker.web.scrapes import Scrapes
     from worker.web.server import listening
+    from worker.web.site import site
 
     ready = Readiness(
         connections, list(settings.accounts), started=engine.ready.is_set, draining=lambda: engine.stopping
     )
-    pages = {
+    # Whoever watches over us asks under any name, and for no token.
+    machines = {
         "/livez": liveness(engine.pulse),
         "/readyz": ready.page,
         "/metrics": Scrapes(metrics, reading, connections).page,
     }
-    async with listening(*place, pages, log=log):
+    doorman = Doorman(page_token, hosts=settings.http.hosts, loopback=is_loopback(place[0]))
+    async with (
+        site(settings, doorman, connections, counts=reading, trail=trail, log=log) as people,
+        listening(*place, {**people.pages, **machines}, forms=people.forms, log=log),
+    ):
         yield
 
 

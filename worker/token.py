@@ -1,4 +1,5 @@
-"""Where an account's token comes from: a file that may change under us, or a value out of the environment."""
+"""Where a token comes from, an account's or the page's: a file that may change under us, or a value out of the
+environment."""
 
 from __future__ import annotations
 
@@ -6,17 +7,30 @@ import hashlib
 from pathlib import Path
 from stat import S_ISREG
 
-from worker.config import AccountSettings
+from worker.addresses import is_loopback, parse_listen
+from worker.config import ENV_PREFIX, AccountSettings, HttpSettings
 from worker.errors import ConfigError
 from worker.privacy import withhold
 
+# A shorter one could be guessed.
+PAGE_TOKEN_LENGTH = 16
+_MAKE_ONE = "; make one: openssl rand -hex 24"
+
 
 class TokenSource:
-    """Hands out one account's token. Its repr and its errors name the account and the file, never the token."""
+    """Hands out one token. Its repr and its errors name the section of the settings and the file, never the token."""
 
-    def __init__(self, account: str, settings: AccountSettings) -> None:
-        """Raises ConfigError when the account has no token that could be used."""
-        self._account = account
+    def __init__(
+        self, section: str, settings: AccountSettings | HttpSettings, *, at_least: int = 1, mend: str = ""
+    ) -> None:
+        """`section`: where the settings stand, such as accounts.default. `at_least`: so many characters it must have.
+        `mend`: what is said at the end of an error about what the token is like.
+
+        Raises ConfigError when there is no token that could be used.
+        """
+        self._section = section
+        self._at_least = at_least
+        self._mend = mend
         self._file: Path | None = None
         self._stamp: tuple[int, int, int] | None = None
         if settings.token is not None:
@@ -26,10 +40,8 @@ class TokenSource:
             self._hold("")
             self.refresh()
         else:
-            raise ConfigError(
-                f"accounts.{account}: has no token; set token_file in the config, "
-                f"or CASPEN_SYNC_ACCOUNTS__{account.upper()}__TOKEN"
-            )
+            variable = f"{ENV_PREFIX}{section.replace('.', '__', 1).upper()}__TOKEN"
+            raise ConfigError(f"{section}: has no token; set token_file in the config, or {variable}")
 
     @property
     def token(self) -> str:
@@ -48,7 +60,7 @@ class TokenSource:
         """
         if self._file is None:
             return
-        key = f"accounts.{self._account}.token_file"
+        key = f"{self._section}.token_file"
         try:
             stat = self._file.stat()
             if not S_ISREG(stat.st_mode):
@@ -71,11 +83,40 @@ class TokenSource:
 
     def _checked(self, token: str, origin: str) -> str:
         withhold(token)
+        fault = None
         if not token:
-            raise ConfigError(f"accounts.{self._account}.{origin}: is empty")
-        if not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigError(f"accounts.{self._account}.{origin}: must be one word of printable ASCII characters")
+            fault = "is empty"
+        elif not token.isascii() or not token.isprintable() or " " in token:
+            fault = "must be one word of printable ASCII characters"
+        elif len(token) < self._at_least:
+            fault = f"must have {self._at_least} characters or more"
+        if fault:
+            raise ConfigError(f"{self._section}.{origin}: {fault}{self._mend}")
         return token
 
     def __repr__(self) -> str:
-        return f"TokenSource(account={self._account!r})"
+        return f"TokenSource({self._section!r})"
+
+
+def account_token(name: str, settings: AccountSettings) -> TokenSource:
+    """The token of the account of this name. Raises ConfigError when it has none that could be used."""
+    return TokenSource(f"accounts.{name}", settings)
+
+
+def read_page_token(settings: HttpSettings) -> TokenSource | None:
+    """What the page at `http.listen` asks people for; None when it asks for nothing, or is not there.
+
+    Raises ConfigError when the token cannot be read or could be guessed, and when there is none although other hosts
+    reach the page.
+    """
+    place = parse_listen(settings.listen)
+    if place is None:
+        return None
+    if settings.token is None and settings.token_file is None:
+        if is_loopback(place[0]):
+            return None
+        raise ConfigError(
+            f"http.listen: {settings.listen} is for other hosts to reach, and without a token all of them could look; "
+            "set http.token_file, or listen on 127.0.0.1:9464"
+        )
+    return TokenSource("http", settings, at_least=PAGE_TOKEN_LENGTH, mend=_MAKE_ONE)

@@ -20,7 +20,7 @@ from worker.config import Settings
 from worker.outcome import NotSent
 from worker.sender import Delivery, Sender
 from worker.store import Store
-from worker.token import TokenSource
+from worker.token import account_token
 
 FINE = answer("200 OK", b'{"id": "app_1"}')
 BUSY = answer("503 Service Unavailable")
@@ -43,7 +43,7 @@ def a_sender(store: Store, caspen: Caspen, *, stopping: asyncio.Event | None = N
         settings,
         store,
         caspen,
-        {"default": TokenSource("default", settings.accounts["default"])},
+        {"default": account_token("default", settings.accounts["default"])},
         stopping=stopping or asyncio.Event(),
         chance=random.Random(1),
         log=structlog.get_logger(),

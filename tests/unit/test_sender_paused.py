@@ -16,7 +16,7 @@ from worker.claims import Claim
 from worker.config import Settings
 from worker.sender import Sender
 from worker.store import Store
-from worker.token import TokenSource
+from worker.token import account_token
 
 
 class Counting:
@@ -34,7 +34,7 @@ class Counting:
 
 def sender(client: Counting) -> Sender:
     settings = Settings.model_validate({"accounts": {"default": {"token": "t"}}})
-    tokens = {"default": TokenSource("default", settings.accounts["default"])}
+    tokens = {"default": account_token("default", settings.accounts["default"])}
     return Sender(
         settings,
         cast(Store, None),

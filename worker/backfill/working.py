@@ -24,7 +24,7 @@ from worker.service import serve_beside
 from worker.store import Outlook, Store
 from worker.systemd import Notifier
 from worker.telemetry import log
-from worker.token import TokenSource
+from worker.token import account_token
 from worker.words import counted
 
 # What needs a person was so at two looks in a row: a token that was replaced meanwhile has been tried by then.
@@ -56,7 +56,7 @@ async def work_off(
     CaspenSyncError where `run` does.
     """
     ours = settings.model_copy(update={"accounts": {account: settings.accounts[account] for account in accounts}})
-    tokens = {account: TokenSource(account, its) for account, its in ours.accounts.items()}
+    tokens = {account: account_token(account, its) for account, its in ours.accounts.items()}
     watches: list[_Watch] = []
 
     async def work(engine: Engine, store: Store, _: asyncpg.Pool) -> Report:

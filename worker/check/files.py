@@ -6,7 +6,7 @@ from worker.check.config import readable_by_all
 from worker.check.finding import Finding, ok, told_by, warning
 from worker.config import AccountSettings, Settings
 from worker.errors import ConfigError
-from worker.token import TokenSource
+from worker.token import TokenSource, account_token
 
 NAME = "token"
 
@@ -17,7 +17,7 @@ def tokens(settings: Settings) -> tuple[dict[str, TokenSource], list[Finding]]:
     found: list[Finding] = []
     for name, account in sorted(settings.accounts.items()):
         try:
-            source = TokenSource(name, account)
+            source = account_token(name, account)
         except ConfigError as error:
             found.append(
                 told_by(NAME, error, "write the token into that file; the worker's user has to be able to read it")

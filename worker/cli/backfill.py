@@ -42,7 +42,7 @@ from worker.database import pool
 from worker.errors import DATABASE_FAULTS, ExitCode, UsageError
 from worker.migrate import require_current_schema
 from worker.threads import DetachedThreads
-from worker.token import TokenSource
+from worker.token import account_token
 from worker.words import counted
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ async def _take_in(
         if args.wait:
             # Whoever has no token hears of it now, and not when all is loaded.
             for account in staging.accounts:
-                TokenSource(account, settings.accounts[account])
+                account_token(account, settings.accounts[account])
         found = await staging.accept()
         accepted = True
     finally:

@@ -17,7 +17,7 @@ from worker.errors import DatabaseUnreachable, ExitCode, UsageError
 from worker.migrate import require_current_schema
 from worker.runtime import GRACE_S
 from worker.threads import DetachedThreads
-from worker.token import TokenSource
+from worker.token import account_token
 
 if TYPE_CHECKING:
     from worker.metrics import Metrics
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(settings: Settings, args: argparse.Namespace, ends_at: float | None, metrics: Metrics | None = None) -> int:
     if args.once:
         settings = quieter(settings, args)  # a cron job that went well says nothing
-    tokens = {name: TokenSource(name, account) for name, account in settings.accounts.items()}
+    tokens = {name: account_token(name, account) for name, account in settings.accounts.items()}
     if args.once and asyncio.run(_in_time(_idle(settings), ends_at)):
         return ExitCode.OK
 
