@@ -26,6 +26,42 @@ class LoggedAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OneChange:
+    """A change, whatever became of it, without its body."""
+
+    id: int
+    account: str
+    appointment_id: str
+    lane: str
+    source: str | None
+    created_at: datetime
+    state: str
+    finished_at: datetime | None
+    attempts: int
+    error: str | None
+    fields: tuple[str, ...]
+    superseded: tuple[str, ...]
+    """The fields of it that newer changes have set since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How an appointment is, in one account."""
+
+    account: str
+    pending: int
+    """Changes; 1,000 may be more."""
+    due_in_s: float | None
+    """None: it is idle."""
+    held: bool
+    """Whether a worker speaks for it now."""
+    failures: int
+    """Claims in a row that ended in a wait."""
+    synced_at: datetime | None
+    """When the API's last answer came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intervention:
     """What a person did to a change."""
 
@@ -55,3 +91,18 @@ async def interventions(conn: asyncpg.Connection, account: str, change_id: int) 
     with understood():
         rows = await conn.fetch(query("interventions"), account, change_id)
     return [Intervention(**(dict(row) | {"left_out": tuple(row["left_out"] or ())})) for row in rows]
+
+
+async def change(conn: asyncpg.Connection, account: str, change_id: int) -> OneChange | None:
+    """One change; None: there is none, or it was deleted after the retention."""
+    with understood():
+        row = await conn.fetchrow(query("change"), account, change_id)
+    if row is None:
+        return None
+    return OneChange(**(dict(row) | {"fields": tuple(row["fields"]), "superseded": tuple(row["superseded"])}))
+
+
+async def standing(conn: asyncpg.Connection, appointment_id: str) -> list[Standing]:
+    """How an appointment is, in each account that knows it."""
+    with understood():
+        return [Standing(**row) for row in await conn.fetch(query("standing"), appointment_id)]

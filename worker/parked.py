@@ -66,7 +66,7 @@ class ParkedChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a parked change says, and what the API said to it. For the eyes of the person who asked for it."""
+    """What a change says, and what the API said to it. For the eyes of the person who asked for it."""
 
     changes: Mapping[str, Any] | str = field(repr=False)
     """As text where it is too deep or too long a number to be read."""
@@ -115,12 +115,21 @@ async def find_all(conn: asyncpg.Connection, ids: Sequence[int], *, account: str
     return found
 
 
-async def contents(conn: asyncpg.Connection, change: ParkedChange) -> Contents:
-    """Its body, and the API's words."""
+async def of_reason(
+    conn: asyncpg.Connection, digest: str | None, *, account: str | None, after: int = 0, limit: int
+) -> list[int]:
+    """The ids of the changes that are parked for this reason, None for any, oldest first: those above `after`."""
     with understood():
-        row = await conn.fetchrow(query("change_body"), change.account, change.id)
+        rows = await conn.fetch(query("parked_of_reason"), account, digest, after, limit)
+    return [row["id"] for row in rows]
+
+
+async def contents(conn: asyncpg.Connection, account: str, change_id: int) -> Contents:
+    """A change's body, and the API's words. Raises UsageError when it is gone."""
+    with understood():
+        row = await conn.fetchrow(query("change_body"), account, change_id)
     if row is None:
-        raise UsageError(f"parked: change {change.id} is gone")
+        raise UsageError(f"change {change_id} of account {account} is gone")
     messages = None if row["messages"] is None else json.loads(row["messages"])
     return Contents(changes=_readable(row["changes"]), messages=messages)
 

@@ -33,8 +33,8 @@ from worker.tracing import traced
 from worker.wire import MOST_ON_THE_WIRE
 
 # One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes, one
-# reads how it is, one looks whether all is ready.
-POOL_SIZE = 7
+# reads how it is, one looks whether all is ready, and two are for the page.
+POOL_SIZE = 9
 
 # Files that a process has open besides its requests: the database, listeners, the token files, libraries.
 OTHER_FILES = 64

@@ -109,11 +109,12 @@ async def answering(
         "/metrics": Scrapes(metrics, reading, connections).page,
     }
     doorman = Doorman(page_token, hosts=settings.http.hosts, loopback=is_loopback(place[0]))
-    async with (
-        site(settings, doorman, connections, counts=reading, trail=trail, log=log) as people,
-        listening(*place, {**people.pages, **machines}, forms=people.forms, log=log),
-    ):
-        yield
+    people = site(settings, doorman, connections, counts=reading, trail=trail, log=log)
+    async with listening(*place, {**people.pages, **machines}, forms=people.forms, log=log):
+        try:
+            yield
+        finally:
+            await people.close()
 
 
 async def _measure_lag(metrics: Metrics) -> None:

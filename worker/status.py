@@ -157,9 +157,7 @@ class Status:
 
     def seen_again(self, seen: Glance) -> Status:
         """The same counts with budgets, pauses and workers as they were seen since."""
-        return replace(
-            self, accounts=tuple(_seen_again(one, seen) for one in self.accounts), workers=seen.workers
-        )
+        return replace(self, accounts=tuple(_seen_again(one, seen) for one in self.accounts), workers=seen.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

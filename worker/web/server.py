@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -31,7 +31,9 @@ LINE_BYTES = 4096
 
 HEADERS = {"Server": "caspen-sync", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
-Page = Callable[[web.BaseRequest], Awaitable[web.Response]]
+Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+NO_FORMS: Mapping[str, Page] = {}
 
 _OTHER = 'set http.listen to another one, or to "" to go without'
 _MENDS = {
@@ -47,9 +49,14 @@ def plain(status: int, text: str, **headers: str) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def listening(host: str, port: int, pages: Mapping[str, Page], *, log: Log) -> AsyncIterator[None]:
-    """Answers for these paths. Raises ConfigError, about `http.listen`, when the address cannot be had."""
-    server = _Server(_handler(pages, log), access_log=None, lingering_time=0, max_line_size=LINE_BYTES)
+async def listening(
+    host: str, port: int, pages: Mapping[str, Page], *, forms: Mapping[str, Page] = NO_FORMS, log: Log
+) -> AsyncIterator[None]:
+    """Answers for these paths: `pages` to GET and HEAD, `forms` to POST.
+
+    Raises ConfigError, about `http.listen`, when the address cannot be had.
+    """
+    server = _Server(_handler(pages, forms, log), access_log=None, lingering_time=0, max_line_size=LINE_BYTES)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_S)
     await runner.setup()
     try:
@@ -64,30 +71,52 @@ async def listening(host: str, port: int, pages: Mapping[str, Page], *, log: Log
         await runner.cleanup()
 
 
-def _handler(pages: Mapping[str, Page], log: Log) -> Page:
-    async def handle(request: web.BaseRequest) -> web.Response:
-        page = pages.get(request.path)
+def _handler(pages: Mapping[str, Page], forms: Mapping[str, Page], log: Log) -> Page:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        answers = {"GET": pages, "HEAD": pages, "POST": forms}.get(request.method, {})
+        page = answers.get(request.path)
         if page is None:
-            response = plain(404, "no such page")
-        elif request.method not in ("GET", "HEAD"):
-            response = plain(405, "only GET and HEAD", Allow="GET, HEAD")
-        else:
-            try:
-                response = await page(request)
-            except Exception as error:  # noqa: BLE001  its message could quote anything
-                log.error(  # noqa: TRY400  as above
-                    "http_failed", error=type(error).__name__, at=privacy.places(error)
-                )
-                response = plain(500, "a fault of caspen-sync itself; its log says where")
+            return _finished(_no_page(request.path, pages, forms))
+        try:
+            response = await page(request)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.error("http_failed", error=type(error).__name__, at=privacy.places(error))  # noqa: TRY400  below
+            if request.writer.output_size > 0:
+                raise
+            # Nothing of the error itself: its message could quote anything.
+            response = plain(500, "a fault of caspen-sync itself; its log says where")
         return _finished(response)
 
     return handle
 
 
-def _finished(response: web.Response) -> web.Response:
-    response.headers.update(HEADERS)
-    response.force_close()
+def _no_page(path: str, pages: Mapping[str, Page], forms: Mapping[str, Page]) -> web.Response:
+    allowed = [*(["GET", "HEAD"] if path in pages else []), *(["POST"] if path in forms else [])]
+    if not allowed:
+        return plain(404, "no such page")
+    return plain(405, f"only {' and '.join(allowed)}", Allow=", ".join(allowed))
+
+
+def _finished(response: web.StreamResponse) -> web.StreamResponse:
+    if not response.prepared:
+        response.headers.update(HEADERS)
+        response.force_close()
     return response
+
+
+@contextlib.contextmanager
+def spared(request: web.BaseRequest) -> Iterator[None]:
+    """Meanwhile this connection may last for longer than others; whoever asks for it sees to its end."""
+    connection = request.protocol
+    if isinstance(connection, _Connection) and connection.cut is not None:
+        connection.cut.cancel()
+    try:
+        yield
+    finally:
+        if request.transport is not None and isinstance(connection, _Connection):
+            connection.cut = asyncio.get_running_loop().call_later(CONNECTION_S, request.transport.abort)
 
 
 class _Server(web.Server):
@@ -102,13 +131,19 @@ class _Server(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """One more; one too many goes at once, and every one in the end."""
         super().connection_made(handler, transport)
+        assert isinstance(handler, _Connection)  # noqa: S101  made by us
         too_many = len(self.connections) > MOST_CONNECTIONS
         # Not before aiohttp has begun with it: it would complain in the log.
-        asyncio.get_running_loop().call_later(0 if too_many else CONNECTION_S, transport.abort)
+        handler.cut = asyncio.get_running_loop().call_later(0 if too_many else CONNECTION_S, transport.abort)
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ()
+    __slots__ = ("cut",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.cut: asyncio.TimerHandle | None = None
+        """What ends the connection in time."""
 
     def handle_error(
         self,

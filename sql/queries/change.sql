@@ -1,0 +1,14 @@
+-- One change, whatever became of it, without its body.
+-- In:  $1 account text, $2 id bigint.
+-- Out: a row, if there is such a change: with the fields that it sets, and those of them that newer changes have set since.
+SELECT o.id, o.account, o.appointment_id, o.lane, o.source, o.created_at, o.state, o.finished_at, o.attempts,
+       o.last_error AS error, named.fields, named.superseded
+FROM caspen_sync.outbox o
+LEFT JOIN caspen_sync.appointment s ON s.account = o.account AND s.appointment_id = o.appointment_id
+CROSS JOIN LATERAL (
+    SELECT array_agg(key.field ORDER BY key.field) AS fields,
+           coalesce(array_agg(key.field ORDER BY key.field) FILTER (WHERE (s.set_by ->> key.field)::bigint > o.id), '{}')
+               AS superseded
+    FROM jsonb_object_keys(o.changes) AS key (field)
+) AS named
+WHERE o.account = $1 AND o.id = $2

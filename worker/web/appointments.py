@@ -1,0 +1,40 @@
+"""One appointment: where it stands, and the requests that were made for it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from worker.history import attempts, standing
+from worker.parked import Filter, find
+from worker.web.access import Access
+from worker.web.asked import Asked, Refused, html
+
+SHOWN_ATTEMPTS = 100
+SHOWN_PARKED = 20
+
+
+class Appointments:
+    """The page."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def one(self, asked: Asked) -> web.Response:
+        """Whatever is known of it, in each account that knows it."""
+        appointment_id = asked.given("id")
+        if appointment_id is None:
+            raise Refused(400, "Which appointment? Its id is missing.")
+        async with self._access.connection() as conn:
+            standings = await standing(conn, appointment_id)
+            made = await attempts(conn, appointment_id, limit=SHOWN_ATTEMPTS)
+            parked = await find(conn, Filter(appointment_id=appointment_id), limit=SHOWN_PARKED)
+        known = standings or made or parked
+        return html(
+            asked,
+            200 if known else 404,
+            "appointment.html",
+            appointment_id=appointment_id,
+            standings=standings,
+            made=made,
+            parked=parked,
+        )

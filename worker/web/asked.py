@@ -1,0 +1,181 @@
+"""What is asked and what is answered: the guard before every page, forms, and pages as HTML."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from aiohttp import web
+
+from worker import __version__, privacy
+from worker.errors import DATABASE_FAULTS, CaspenSyncError, UsageError
+from worker.web.doorman import Doorman, Visitor
+from worker.web.rendering import rendered
+from worker.web.server import Page, plain
+
+# Forms are ids and a reason; 1,000 ids are some 20 KB.
+LARGEST_FORM = 64 * 1024
+MOST_FIELDS = 2000
+
+# Nothing but our own two files runs or shapes a page, nobody frames it, and no form of it goes elsewhere.
+# https://www.w3.org/TR/CSP3/
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers would hide the Origin of our own forms, too
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
+Answer = Callable[["Asked"], Awaitable[web.StreamResponse]]
+
+
+class Refused(Exception):
+    """The request cannot be done as it stands; the message is for the person who sent it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request that may be answered, and who sent it."""
+
+    request: web.BaseRequest
+    visitor: Visitor
+    form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Of a POST."""
+
+    def given(self, name: str) -> str | None:
+        """One value of the query; None: it is not there, or empty."""
+        return _storable(self.request.query.get(name, "")) or None
+
+    def number(self, name: str) -> int | None:
+        """One value of the query as a whole number. Raises Refused when it is none."""
+        text = self.given(name)
+        return None if text is None else _whole(text)
+
+    def sent(self, name: str) -> str:
+        """One value of the form; empty: it is not there."""
+        return _storable(dict(self.form).get(name, ""))
+
+    def sent_numbers(self, name: str) -> list[int]:
+        """All values of this name in the form, as whole numbers. Raises Refused when one is none."""
+        return [_whole(value) for key, value in self.form if key == name]
+
+
+def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> Page:
+    """The page, for those who may see it. `open_to_all`: what has no figures."""
+
+    async def page(request: web.BaseRequest) -> web.StreamResponse:
+        if not doorman.is_ours(request):
+            return plain(421, "asked under a name that is not this page's; add it to http.hosts if it is")
+        visitor = doorman.visitor(request)
+        asked = Asked(request=request, visitor=visitor)
+        try:
+            if not (open_to_all or visitor.looks):
+                return _to_sign_in(request)
+            return await answer(asked)
+        except Refused as error:
+            return message(asked, error.status, str(error))
+        except UsageError as error:
+            return message(asked, 409, _said(error))
+        except DATABASE_FAULTS as error:
+            return message(asked, 503, f"The database cannot be read now. {_said(error)}")
+
+    return page
+
+
+def guarded_form(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> Page:
+    """What changes something: for who is signed in, by a form of ours. `open_to_all`: for others as well, but by such a
+    form all the same."""
+
+    async def page(asked: Asked) -> web.StreamResponse:
+        form = await _form_of(asked.request)
+        full = Asked(request=asked.request, visitor=asked.visitor, form=form)
+        if not asked.visitor.by_token:
+            if not doorman.is_from_us(asked.request):
+                raise Refused(403, "This was not sent by a page of this service. Nothing was changed.")
+            if not open_to_all:
+                if not asked.visitor.may_change:
+                    raise Refused(403, "You are not signed in, or not any more. Nothing was changed.")
+                if not doorman.is_form_of(asked.visitor, full.sent("word")):
+                    raise Refused(403, "This page is from before you signed in. Nothing was changed; open it again.")
+        return await answer(full)
+
+    return guarded(doorman, page, open_to_all=open_to_all)
+
+
+def html(asked: Asked, status: int, template: str, *, here: str = "", **values: Any) -> web.Response:
+    """A page. `here`: which of those in the navigation it is."""
+    text = rendered(template, here=here, **_of_every_page(asked), **values)
+    return web.Response(status=status, text=text, content_type="text/html", headers=HEADERS)
+
+
+def message(asked: Asked, status: int, text: str) -> web.Response:
+    """A page with nothing but a sentence."""
+    return html(asked, status, "message.html", head=HTTPStatus(status).phrase, text=text)
+
+
+def gone_to(path: str) -> web.Response:
+    """The browser goes there by GET."""
+    return web.Response(status=303, headers={"Location": path, **HEADERS})
+
+
+def local_path(text: str) -> str:
+    """A path of ours to go on to, whatever was given; never another host's."""
+    parts = urlsplit(text if text.isascii() and text.isprintable() else "")
+    ours = not parts.scheme and not parts.netloc and parts.path.startswith("/") and "\\" not in text
+    return text if ours and not text.startswith("//") else "/"
+
+
+def _of_every_page(asked: Asked) -> Mapping[str, Any]:
+    return {
+        "visitor": asked.visitor,
+        "version": __version__,
+        "zone": time.strftime("%Z"),
+        "at_path": asked.request.path_qs if asked.request.method == "GET" else "/",
+    }
+
+
+def _to_sign_in(request: web.BaseRequest) -> web.Response:
+    if "text/html" in request.headers.get("Accept", "") and request.method in ("GET", "HEAD"):
+        from urllib.parse import quote
+
+        return gone_to(f"/sign-in?next={quote(request.path_qs, safe='')}")
+    return plain(401, "sign in, or send the token: Authorization: Bearer …", **{"WWW-Authenticate": "Bearer"})
+
+
+async def _form_of(request: web.BaseRequest) -> tuple[tuple[str, str], ...]:
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise Refused(415, "Only forms are taken here. Nothing was changed.")
+    if request.content_length is None:
+        raise Refused(411, "The form does not say how long it is. Nothing was changed.")
+    if request.content_length > LARGEST_FORM:
+        raise Refused(413, "That is more than a form of ours holds. Nothing was changed.")
+    try:
+        text = (await request.read()).decode()
+        return tuple(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS))
+    except ValueError:
+        raise Refused(400, "That is no form of ours. Nothing was changed.") from None
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Refused(400, "That is no number of a change.")
+    return int(text)
+
+
+def _storable(text: str) -> str:
+    """Without what Postgres cannot hold."""
+    return text.replace("\0", "").encode(errors="replace").decode().strip()
+
+
+def _said(error: CaspenSyncError) -> str:
+    return privacy.printable(privacy.redacted(str(error)))

@@ -1,0 +1,83 @@
+"""All that the overview shows, at one moment: the verdict, and the figures that it is drawn from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+
+from worker import __version__, privacy
+from worker.lately import Lately, lately
+from worker.reading import SharedReading
+from worker.status import Glance, Status, glance
+from worker.trail import Point, Trail
+from worker.web.newest import Newest
+from worker.web.verdict import Verdict, no_count, no_verdict, verdict
+
+# Pauses, budgets and workers are looked at so often while anybody looks, in seconds: a pause shows within a second.
+GLANCE_S = 0.4
+# What takes counting, in seconds; see `reading` for large backlogs.
+COUNTS_S = 1.0
+# No glance waits for a count that takes long.
+BRIEFLY_S = 0.1
+# Without a glance for so long, the database does not answer.
+SILENCE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """How it is. Without a database, what is left is the verdict and the trail."""
+
+    at: datetime
+    version: str
+    verdict: Verdict
+    status: Status | None
+    lately: Lately | None
+    trail: tuple[Point, ...]
+
+
+class Looks:
+    """Puts them together; many who look at once share each reading."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, counts: SharedReading[Status], trail: Trail, configured: Collection[str]
+    ) -> None:
+        """`configured`: the accounts that the configuration names."""
+        self._counts = Newest(counts, max_age_s=COUNTS_S)
+        self._lately = Newest(SharedReading(pool, lately), max_age_s=COUNTS_S)
+        self._glance = Newest(SharedReading(pool, glance, kept_at_least_s=GLANCE_S), max_age_s=GLANCE_S)
+        self._trail = trail
+        self._configured = configured
+
+    async def now(self) -> Figures:
+        """How it is now; waits for what is being read no longer than `newest.LONGEST_S`."""
+        counted, sent, seen = await asyncio.gather(
+            self._counts.get(once_known_s=BRIEFLY_S), self._lately.get(once_known_s=BRIEFLY_S), self._glance.get()
+        )
+        found = counted.seen_again(seen) if counted is not None and seen is not None else counted
+        fault = self._fault(seen)
+        if fault is not None:
+            found, sent, said = None, None, no_verdict(fault)
+        else:
+            said = no_count() if found is None else verdict(found, self._configured)
+        return Figures(
+            at=datetime.now(UTC),
+            version=__version__,
+            verdict=said,
+            status=found,
+            lately=sent,
+            trail=self._trail.points,
+        )
+
+    def _fault(self, seen: Glance | None) -> str | None:
+        """Why the database cannot be read, if so."""
+        faults = (self._glance.fault, self._counts.fault)
+        fault = next((one for one in faults if one is not None), None)
+        if fault is not None:
+            return privacy.printable(privacy.redacted(str(fault)))
+        if seen is None or seen.age_s > SILENCE_S:
+            return f"database: no answer within {SILENCE_S:g} s"
+        return None

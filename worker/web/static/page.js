@@ -1,0 +1,119 @@
+/* The page works without this. What it adds: figures that stay fresh, without moving what is focused. */
+"use strict";
+
+(() => {
+  const main = document.getElementById("main");
+  const lost = document.getElementById("lost");
+  const said = document.getElementById("said");
+
+  const parsed = (html) => new DOMParser().parseFromString(html, "text/html");
+
+  /* Makes `old` like `fresh` and keeps every element that can stay, so that focus and selection do. */
+  function become(old, fresh) {
+    if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
+      old.replaceWith(document.importNode(fresh, true));
+      return;
+    }
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
+      return;
+    }
+    if (old.isEqualNode(fresh)) return;
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    const kept = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+    let place = old.firstChild;
+    for (const child of [...fresh.childNodes]) {
+      const known = child.id ? kept.get(child.id) : place && !place.id ? place : null;
+      if (!known) {
+        old.insertBefore(document.importNode(child, true), place);
+      } else if (known === place) {
+        place = place.nextSibling;
+        become(known, child);
+      } else {
+        old.insertBefore(known, place);
+        become(known, child);
+      }
+    }
+    while (place) {
+      const next = place.nextSibling;
+      place.remove();
+      place = next;
+    }
+  }
+
+  function show(title, sections) {
+    document.title = title;
+    for (const [id, html] of Object.entries(sections)) {
+      const old = document.getElementById(id);
+      const fresh = parsed(html).getElementById(id);
+      if (!old || !fresh) continue;
+      /* Read out when it turns, and not with every number. */
+      if (fresh.dataset.level && fresh.dataset.level !== old.dataset.level) {
+        said.textContent = fresh.querySelector("h1").textContent.trim();
+      }
+      become(old, fresh);
+    }
+  }
+
+  function connected(well) {
+    if (!well && lost.hidden) {
+      const at = new Date().toLocaleTimeString([], { hour12: false });
+      lost.textContent = `No connection to caspen-sync since ${at}. What you see is from then.`;
+    }
+    lost.hidden = well;
+    document.body.classList.toggle("stale", !well);
+  }
+
+  /* The overview is sent what changes. */
+  function follow(path) {
+    let source = null;
+    let again = 0;
+
+    function close() {
+      clearTimeout(again);
+      if (source) source.close();
+      source = null;
+    }
+
+    function open() {
+      close();
+      source = new EventSource(path);
+      source.onmessage = (event) => {
+        connected(true);
+        const { title, sections } = JSON.parse(event.data);
+        show(title, sections);
+      };
+      source.onerror = () => {
+        connected(false);
+        /* Turned away: the browser would not try again by itself. */
+        if (source.readyState === EventSource.CLOSED) again = setTimeout(open, 3000);
+      };
+    }
+
+    /* Whoever does not look costs nothing. */
+    document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+    if (!document.hidden) open();
+  }
+
+  /* Another page looks again for as long as it says that something is under way. */
+  async function lookAgain() {
+    const seconds = Number(main.dataset.lookAgain);
+    if (!seconds) return;
+    await new Promise((done) => setTimeout(done, seconds * 1000));
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+        const fresh = answer.ok && parsed(await answer.text()).getElementById("main");
+        connected(true);
+        if (fresh) become(main, fresh);
+      } catch {
+        connected(false);
+      }
+    }
+    lookAgain();
+  }
+
+  if (main.dataset.live) follow(main.dataset.live);
+  else lookAgain();
+})();
