@@ -7,6 +7,7 @@ backlog is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
@@ -21,6 +22,13 @@ KEPT_AT_LEAST_S = 1.0
 KEPT_AT_MOST_S = 60.0
 # A reading is kept for so many times what it took: Postgres spends 2 % of one core on them, at the most.
 KEPT_TIMES = 50
+
+
+class Connections(Protocol):
+    """A pool, or what hands out connections as one does."""
+
+    def acquire(self, *, timeout: float) -> contextlib.AbstractAsyncContextManager[asyncpg.Connection]:
+        """One of them, within so many seconds."""
 
 
 class Ageing(Protocol):
@@ -45,7 +53,7 @@ class SharedReading(Generic[T]):
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
+        pool: Connections,
         read: Callable[[asyncpg.Connection], Awaitable[T]],
         *,
         kept_at_least_s: float = KEPT_AT_LEAST_S,

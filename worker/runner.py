@@ -33,7 +33,7 @@ from worker.tracing import traced
 from worker.wire import MOST_ON_THE_WIRE
 
 # One connection claims, one writes back, one for quick retries' slots, the heartbeat and the budget, one prunes, one
-# reads how it is, one looks whether all is ready, and two are for the page.
+# reads how it is, one looks whether all is ready, one is for the page, and one for what it looks at often.
 POOL_SIZE = 9
 
 # Files that a process has open besides its requests: the database, listeners, the token files, libraries.

@@ -1,4 +1,5 @@
-"""The pages' way to the database: a few connections of the pool at once, so that the work never waits for a page."""
+"""The pages' way to the database: one connection of the pool, which they take in turns, so that the work never waits
+for a page."""
 
 from __future__ import annotations
 
@@ -11,29 +12,25 @@ import asyncpg
 from worker.database import CONNECT_TIMEOUT_S, understood
 from worker.errors import DatabaseUnreachable
 
-AT_ONCE = 2
-# A page waits no longer for its turn, in seconds.
-TURN_S = 5.0
-
 
 class Access:
-    """Hands out connections."""
+    """Hands it out. Stands in for the pool where something is read."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """One of them. Raises DatabaseUnreachable or DatabaseRefused."""
+    async def acquire(self, *, timeout: float = CONNECT_TIMEOUT_S) -> AsyncIterator[asyncpg.Connection]:  # noqa: ASYNC109  as the pool's
+        """The connection, after at most `timeout` seconds. Raises DatabaseUnreachable or DatabaseRefused."""
         try:
-            async with asyncio.timeout(TURN_S):
-                await self._turns.acquire()
+            async with asyncio.timeout(timeout):
+                await self._turn.acquire()
         except TimeoutError:
             raise DatabaseUnreachable("database: other pages are using it; look again in a moment") from None
         try:
             with understood():
-                async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+                async with self._pool.acquire(timeout=timeout) as conn:
                     yield conn
         finally:
-            self._turns.release()
+            self._turn.release()

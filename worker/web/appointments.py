@@ -24,7 +24,7 @@ class Appointments:
         appointment_id = asked.given("id")
         if appointment_id is None:
             raise Refused(400, "Which appointment? Its id is missing.")
-        async with self._access.connection() as conn:
+        async with self._access.acquire() as conn:
             standings = await standing(conn, appointment_id)
             made = await attempts(conn, appointment_id, limit=SHOWN_ATTEMPTS)
             parked = await find(conn, Filter(appointment_id=appointment_id), limit=SHOWN_PARKED)

@@ -31,7 +31,7 @@ class Changes:
     async def parked(self, asked: Asked) -> web.Response:
         """The parked changes, a page of them; of one reason, or one account, when asked for."""
         account, digest, after = asked.given("account"), asked.given("reason"), asked.number("after") or 0
-        async with self._access.connection() as conn:
+        async with self._access.acquire() as conn:
             ids = await of_reason(conn, digest, account=account, after=after, limit=SHOWN + 1)
             found = await find(conn, Filter(ids=tuple(ids[:SHOWN]), account=account))
         more = _path("/parked", account=account, reason=digest, after=ids[SHOWN - 1]) if len(ids) > SHOWN else None
@@ -53,7 +53,7 @@ class Changes:
         account, change_id = asked.given("account"), asked.number("id")
         if account is None or change_id is None:
             raise Refused(400, "Which change? Its account and number are missing.")
-        async with self._access.connection() as conn:
+        async with self._access.acquire() as conn:
             found = await change(conn, account, change_id)
             if found is None:
                 raise Refused(404, f"There is no change {change_id} of account {account}; old ones are deleted.")
@@ -79,7 +79,7 @@ class Changes:
         found, whole = await self._chosen(asked)
         if whole and not asked.sent("sure"):
             return self._ask(asked, "retry", found)
-        async with self._access.connection() as conn:
+        async with self._access.acquire() as conn:
             done = await retry(conn, found, _by(asked))
         self._log.info("done_by_hand", kind="retry", changes=len(done))
         outdated = sum(one.discarded for one in done)
@@ -90,7 +90,7 @@ class Changes:
         found, _ = await self._chosen(asked)
         if not asked.sent("sure"):
             return self._ask(asked, "discard", found)
-        async with self._access.connection() as conn:
+        async with self._access.acquire() as conn:
             done = await discard(conn, found, _by(asked))
         self._log.info("done_by_hand", kind="discard", changes=done)
         return self._back(asked, found, did="discard", n=done)
@@ -99,7 +99,7 @@ class Changes:
         """Those that were ticked, or all of a reason and an account."""
         account, digest = asked.sent("account") or None, asked.sent("reason") or None
         ids, whole = asked.sent_numbers("id"), bool(asked.sent("whole"))
-        async with self._access.connection() as conn:
+        async with self._access.acquire() as conn:
             if whole:
                 ids = await of_reason(conn, digest, account=account, limit=MOST_AT_ONCE)
             found = await find(conn, Filter(ids=tuple(ids), account=account)) if ids else []

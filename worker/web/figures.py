@@ -14,6 +14,7 @@ from worker.lately import Lately, lately
 from worker.reading import SharedReading
 from worker.status import Glance, Status, glance
 from worker.trail import Point, Trail
+from worker.web.access import Access
 from worker.web.newest import Newest
 from worker.web.verdict import Verdict, no_count, no_verdict, verdict
 
@@ -43,11 +44,16 @@ class Looks:
     """Puts them together; many who look at once share each reading."""
 
     def __init__(
-        self, pool: asyncpg.Pool, counts: SharedReading[Status], trail: Trail, configured: Collection[str]
+        self,
+        pool: asyncpg.Pool,
+        access: Access,
+        counts: SharedReading[Status],
+        trail: Trail,
+        configured: Collection[str],
     ) -> None:
-        """`configured`: the accounts that the configuration names."""
+        """`pool`: for what may wait for nobody. `configured`: the accounts that the configuration names."""
         self._counts = Newest(counts, max_age_s=COUNTS_S)
-        self._lately = Newest(SharedReading(pool, lately), max_age_s=COUNTS_S)
+        self._lately = Newest(SharedReading(access, lately), max_age_s=COUNTS_S)
         self._glance = Newest(SharedReading(pool, glance, kept_at_least_s=GLANCE_S), max_age_s=GLANCE_S)
         self._trail = trail
         self._configured = configured

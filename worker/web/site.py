@@ -50,7 +50,8 @@ def site(
     log: Log,
 ) -> Site:
     """The status page."""
-    looks, access = Looks(pool, counts, trail, settings.accounts), Access(pool)
+    access = Access(pool)
+    looks = Looks(pool, access, counts, trail, settings.accounts)
     overview, live, changes = Overview(looks), Live(looks), Changes(access, log)
     accounts, signing = Accounts(looks, pool, settings, log), Signing(doorman, log)
     pages = {
