@@ -116,7 +116,7 @@ def read_page_token(settings: HttpSettings) -> TokenSource | None:
         if is_loopback(place[0]):
             return None
         raise ConfigError(
-            f"http.listen: {settings.listen} is for other hosts to reach, and without a token all of them could look; "
+            f"http.listen: other hosts can reach {settings.listen}, and without a token all of them could look; "
             "set http.token_file, or listen on 127.0.0.1:9464"
         )
     return TokenSource("http", settings, at_least=PAGE_TOKEN_LENGTH, mend=_MAKE_ONE)

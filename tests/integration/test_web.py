@@ -8,10 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support import canary
 from tests.support.canary import NOTE
 from tests.support.database import Database
 from tests.support.outages import clinic, watched
@@ -24,6 +26,7 @@ from worker.web import server
 from worker.web.server import Page, plain
 
 NOWHERE = "http://127.0.0.1:1/v1"
+PAGE_TOKEN = "page-token-5f0e1c"
 
 
 async def _well(_: object) -> object:
@@ -154,12 +157,68 @@ async def test_an_address_that_is_taken(database: Database) -> None:
 )
 async def test_an_address_that_cannot_be_had(database: Database, address: str, why: str) -> None:
     """Not this host's, or no name: 78, with the reason and the mend."""
-    ended = await command("run", "--listen", address, "--log-level", "error", env=environment(database.dsn, NOWHERE))
+    env = environment(database.dsn, NOWHERE, {"HTTP__TOKEN": PAGE_TOKEN})
+    ended = await command("run", "--listen", address, "--log-level", "error", env=env)
     assert ended.exit_code == 78
     assert ended.stderr == (
         f"caspen-sync: http.listen: cannot listen on {address}: {why}; set http.listen to an address of this host, "
         'such as 127.0.0.1:9464, or to "" to go without\n'
     )
+
+
+@pytest.mark.parametrize("by", ["flag", "setting"])
+async def test_other_hosts_may_not_look_without_a_token(by: str) -> None:
+    """Beyond loopback without a token the service ends with 78 and one line, which says where, why and what to do. It
+    has asked neither the database, which is not there, nor for the address, which is not this host's."""
+    args, settings = (["--listen", "192.0.2.1:9464"], {}) if by == "flag" else ([], {"HTTP__LISTEN": "192.0.2.1:9464"})
+    ended = await command("run", *args, env=environment("postgresql://127.0.0.1:1/clinic", NOWHERE, settings))
+    assert (ended.exit_code, ended.stdout) == (78, "")
+    assert ended.stderr == (
+        "caspen-sync: http.listen: other hosts can reach 192.0.2.1:9464, and without a token all of them could look; "
+        "set http.token_file, or listen on 127.0.0.1:9464\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "http.token_file: cannot read {file}: No such file or directory"),
+        ("\n", "http.token_file ({file}): is empty; make one: openssl rand -hex 24"),
+        ("short-4be2", "http.token_file ({file}): must have 16 characters or more; make one: openssl rand -hex 24"),
+    ],
+)
+async def test_a_page_token_that_cannot_be_asked_for(tmp_path: Path, content: str | None, why: str) -> None:
+    """A token that is set, and is missing or could be guessed, is 78 and one line on loopback too."""
+    file = tmp_path / "page-token"
+    if content is not None:
+        canary.sing(content.strip() or PAGE_TOKEN)
+        file.write_text(content)
+    settings = {"HTTP__LISTEN": "127.0.0.1:0", "HTTP__TOKEN_FILE": str(file)}
+    ended = await command("run", env=environment("postgresql://127.0.0.1:1/clinic", NOWHERE, settings))
+    assert (ended.exit_code, ended.stdout) == (78, "")
+    assert ended.stderr == f"caspen-sync: {why.format(file=file)}\n"
+
+
+async def test_other_hosts_may_come_with_a_token(database: Database, tmp_path: Path) -> None:
+    """With a token it listens for other hosts. That is read again with the accounts' ones: when its file is no good any
+    more the log says so once, and names no account, and the work goes on; also at SIGHUP."""
+    file = tmp_path / "page-token"
+    file.write_text(PAGE_TOKEN)
+    canary.sing(PAGE_TOKEN)
+    async with clinic(database) as one:
+        env = one.env | {"CASPEN_SYNC_HTTP__LISTEN": "0.0.0.0:0", "CASPEN_SYNC_HTTP__TOKEN_FILE": str(file)}
+        async with web(env) as service:
+            assert service.address.startswith("0.0.0.0:")
+            assert (await get(f"http://127.0.0.1:{service.port}/livez")).status == 200
+            file.unlink()
+            await service.service.says("token_unreadable", "http.token_file: cannot read")
+            service.service.process.send_signal(signal.SIGHUP)
+            await eventually(lambda: service.service.events("tokens_read_again"))
+            await one.write(1)
+            await one.all_synced()
+            (said,) = service.service.events("token_unreadable")
+            assert said["account"] is None
+            await one.stopped(service.service)
 
 
 @pytest.mark.parametrize(
@@ -178,10 +237,19 @@ async def test_a_flag_that_makes_no_sense(args: tuple[str, ...], exit_code: int,
 
 @pytest.mark.long
 async def test_one_run_does_not_listen(database: Database) -> None:
-    """run --once is no service: an address that is taken is none of its business."""
+    """run --once is no service: an address that is taken, or that others reach, and the page's token are none of its
+    business. Nor are they of those who look."""
     async with clinic(database) as one, web(one.env) as first:
-        env = one.env | {"CASPEN_SYNC_HTTP__LISTEN": first.address}
-        assert (await command("run", "--once", env=env)).exit_code == 0
+        for settings in (
+            {"LISTEN": first.address},
+            {"LISTEN": "0.0.0.0:0"},
+            {"LISTEN": "0.0.0.0:0", "TOKEN_FILE": "/nowhere"},
+            {"TOKEN": "short"},
+        ):
+            env = one.env | {f"CASPEN_SYNC_HTTP__{name}": value for name, value in settings.items()}
+            await one.write(1)
+            assert (await command("run", "--once", env=env)).exit_code == 0
+            assert (await command("status", env=env)).exit_code == 0
 
 
 async def test_a_drain_is_answered_for_and_not_held_up(database: Database) -> None:

@@ -213,7 +213,7 @@ def test_a_page_for_other_hosts_needs_a_token(listen: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_page_token(HttpSettings(listen=listen))
     assert str(caught.value) == (
-        f"http.listen: {listen} is for other hosts to reach, and without a token all of them could look; "
+        f"http.listen: other hosts can reach {listen}, and without a token all of them could look; "
         "set http.token_file, or listen on 127.0.0.1:9464"
     )
     assert page_source(listen=listen, token=PAGE_TOKEN).token == PAGE_TOKEN
