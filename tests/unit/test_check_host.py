@@ -18,12 +18,13 @@ from tests.support.checking import by_name, holds, settings_for
 from tests.support.proxy import connect_proxy
 from tests.support.rawserver import answer, bare_server, closed_port, raw_server, saying, silent
 from worker.addresses import parse_listen
-from worker.check import Verdict, check
+from worker.check import Finding, Verdict, check
 from worker.check.api import reach
 from worker.check.config import read
 from worker.check.files import tokens
 from worker.check.listen import listen
-from worker.config import ApiSettings, Settings, load, validated
+from worker.check.page import page
+from worker.config import ApiSettings, HttpSettings, Settings, load, validated
 from worker.errors import ConfigError
 
 FINE, HM, BAD = Verdict.OK, Verdict.WARNING, Verdict.FAILED
@@ -69,27 +70,13 @@ async def test_a_free_address() -> None:
     holds(await listen(""), FINE, "no address is opened")
 
 
-@pytest.mark.parametrize(("host", "verdict"), [("127.0.0.1", FINE), ("0.0.0.0", HM)])
-async def test_a_service_is_there(host: str, verdict: Verdict) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_a_service_is_there(host: str) -> None:
     """Our own service has the address: as it should be, if it is the only one that is to run."""
     async with raw_server(saying(answer("200 OK", b"caspen-sync 1.0: alive\n"))) as service:
         said = "a service is running there; a second one needs another address"
-        holds(await listen(f"{host}:{service.port}"), verdict, said)
+        holds(await listen(f"{host}:{service.port}"), FINE, said)
         assert [request.path for request in service.requests] == ["/livez"]
-
-
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [("127.0.0.9:0", FINE), ("[::1]:0", FINE), ("localhost:0", FINE), ("0.0.0.0:0", HM), ("[::]:0", HM)],
-)
-async def test_an_address_that_others_reach(text: str, verdict: Verdict) -> None:
-    """Beyond this host, whoever gets there reads it: it asks for no password."""
-    holds(
-        await listen(text),
-        verdict,
-        "it asks for no password" if verdict is HM else "is free",
-        "such as 127.0.0.1" if verdict is HM else "",
-    )
 
 
 @pytest.mark.parametrize("body", [b"hello", b""])
@@ -163,6 +150,7 @@ def test_every_bad_key(tmp_path: Path) -> None:
         (f'[database]\ndsn = "postgresql://u:{SECRET}@h/d"', 0o644, HM),
         (f'[accounts.default]\ntoken = "{SECRET}"', 0o604, HM),
         (f'[accounts.default]\ntoken = "{SECRET}"', 0o640, FINE),
+        (f'[http]\ntoken = "{SECRET}"', 0o644, HM),
         ('[database]\ndsn = "postgresql://u@h/d"', 0o644, FINE),
     ],
 )
@@ -179,7 +167,7 @@ async def test_without_a_configuration_all_is_skipped(tmp_path: Path) -> None:
     path = config(tmp_path, "[nothing]")
     first, *others = await check(lambda: load(path), flag=path)
     assert (first.name, first.verdict) == ("config", BAD)
-    assert len(others) == 20
+    assert len(others) == 21
     assert {(other.verdict, other.said) for other in others} == {(Verdict.SKIPPED, "needs the config")}
 
 
@@ -223,6 +211,58 @@ def test_other_tokens() -> None:
     holds(found, FINE, "account default: in the settings themselves")
     _, (found,) = tokens(settings_for(accounts={"default": {}}))
     holds(found, BAD, "accounts.default: has no token", "set token_file")
+
+
+# -- who may look ----------------------------------------------------------------------------------------------------
+
+PAGE_TOKEN = "page-token-5f0e1c"
+EVERYWHERE = ["0.0.0.0:0", "[::]:0", "192.0.2.1:9464", "clinic.example:9464"]
+
+
+def page_of(**http: object) -> Finding:
+    found = page(HttpSettings.model_validate(http), {})
+    assert PAGE_TOKEN not in f"{found}"
+    return found
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.9:0", "[::1]:0", "localhost:0"])
+def test_a_page_for_this_host(listen: str, tmp_path: Path) -> None:
+    """On loopback it needs no token, and what that means is said; with one, where it is."""
+    holds(page_of(listen=listen), FINE, "all on this host can look, but neither read what changes say nor change")
+    holds(page_of(listen=listen, token=PAGE_TOKEN), FINE, "its token is in the settings themselves")
+    file = token_file(tmp_path, "page", PAGE_TOKEN)
+    holds(page_of(listen=listen, token_file=file), FINE, f"its token is in {file}")
+
+
+@pytest.mark.parametrize("listen", EVERYWHERE)
+def test_a_page_for_other_hosts(listen: str) -> None:
+    """Beyond loopback the service does not start without a token, and so that is a failure; with one, who looks is told
+    that it travels in the clear."""
+    found = page_of(listen=listen)
+    holds(found, BAD, f"http.listen: other hosts can reach {listen}", "set http.token_file, or listen on 127.0.0.1")
+    assert found.exit_code == 78
+    holds(page_of(listen=listen, token=PAGE_TOKEN), HM, "the token travels in the clear", "ssh -L 9464:127.0.0.1:9464")
+
+
+def test_no_page() -> None:
+    """Where nothing listens, no token is looked at."""
+    holds(page_of(listen="", token_file="/nowhere"), FINE, "http.listen is empty: there is no page")
+
+
+def test_page_token_files(tmp_path: Path) -> None:
+    """A token that cannot be read or could be guessed is a failure, as at the start of the service; one that is for all
+    to read, or an account's, works."""
+    found = page_of(token_file=tmp_path / "missing")
+    holds(found, BAD, "http.token_file: cannot read", "write a token into that file")
+    assert found.exit_code == 78
+    holds(page_of(token_file=token_file(tmp_path, "empty", "\n")), BAD, "is empty", "make one: openssl rand -hex 24")
+    holds(page_of(token="short"), BAD, "http.token: must have 16 characters or more", "openssl rand -hex 24")
+    for place in ("127.0.0.1:0", "0.0.0.0:0"):
+        file = token_file(tmp_path, "open", PAGE_TOKEN, 0o644)
+        holds(page_of(listen=place, token_file=file), HM, f"every user of this host can read {file}", "chmod 600")
+    sources, _ = tokens(settings_for(accounts={"default": {"token": PAGE_TOKEN}, "north": {"token": SECRET}}))
+    found = page(HttpSettings.model_validate({"token": PAGE_TOKEN}), sources)
+    holds(found, HM, "it asks for account default's token", "a token of its own")
 
 
 # -- the API's address -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from worker.check import api, config, files
 from worker.check.database import LOOKS, look_into
 from worker.check.finding import Finding, skipped
 from worker.check.listen import listen
+from worker.check.page import page
 from worker.config import Settings
 from worker.threads import DetachedThreads
 from worker.token import TokenSource
@@ -24,12 +25,12 @@ async def check(
     asyncio.get_running_loop().set_default_executor(DetachedThreads())
     settings, found = config.read(load, flag, dsn)
     if settings is None:
-        return found + _all_skipped((*LOOKS, "token", "api", "accepted", "listen"), "needs the config")
+        return found + _all_skipped((*LOOKS, "token", "api", "accepted", "listen", "page"), "needs the config")
     sources, tokens = files.tokens(settings)
     (seen, answers), reached, listening = await asyncio.gather(
         _look_and_ask(settings, sources, asking=asking), api.reach(settings.api), listen(settings.http.listen)
     )
-    return [*found, *seen, *tokens, reached, *answers, listening]
+    return [*found, *seen, *tokens, reached, *answers, listening, page(settings.http, sources)]
 
 
 async def _look_and_ask(

@@ -49,6 +49,6 @@ def _secrets(settings: Settings) -> Iterator[str]:
     for url in (settings.database.dsn, settings.api.proxy):
         if url is not None and (password := urlsplit(url.get_secret_value()).password):
             yield password
-    for account in settings.accounts.values():
-        if account.token is not None and (token := account.token.get_secret_value()):
+    for given in (*(account.token for account in settings.accounts.values()), settings.http.token):
+        if given is not None and (token := given.get_secret_value()):
             yield token

@@ -9,8 +9,8 @@ import socket
 
 import aiohttp
 
-from worker.addresses import is_loopback, parse_listen
-from worker.check.finding import Finding, failed, ok, warning
+from worker.addresses import parse_listen
+from worker.check.finding import Finding, failed, ok
 
 LIVEZ_S = 3.0
 # With what our answer to /livez begins.
@@ -37,21 +37,11 @@ async def listen(text: str) -> Finding:
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         if number == errno.EADDRINUSE and await _is_ours(*place):
-            return _had(place[0], f"{text}: a service is running there; a second one needs another address")
+            return ok("listen", f"{text}: a service is running there; a second one needs another address")
         why = os.strerror(number) if number else "this name is not known"
         mend = _MENDS.get(number or errno.EADDRNOTAVAIL, "set http.listen to another address")
         return failed("listen", f"{text}: {why[0].lower()}{why[1:]}", mend)
-    return _had(place[0], f"{text} is free")
-
-
-def _had(host: str, said: str) -> Finding:
-    if is_loopback(host):
-        return ok("listen", said)
-    return warning(
-        "listen",
-        f"{said}; other hosts may read it, for it asks for no password",
-        "set http.listen to a loopback address, such as 127.0.0.1:9464, or let a firewall decide who gets there",
-    )
+    return ok("listen", f"{text} is free")
 
 
 async def _bind(host: str, port: int) -> None:
