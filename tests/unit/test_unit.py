@@ -130,6 +130,28 @@ def test_what_systemd_hands_over() -> None:
     assert "tok-5f0e1c" not in text
 
 
+def test_the_page_s_token_is_handed_over_to_the_service() -> None:
+    """Under a name that no account's token can have; a single run has no page, and does not need it. A token that
+    stands in the settings needs no file."""
+    accounts = {name: {"token_file": f"/etc/{name}"} for name in ("http", "page", "default")}
+    both = plan({"accounts": accounts, "http": {"token_file": "/etc/caspen-sync/page-token"}})
+    text = unit.service(both)
+    handed_over = [line.partition(":")[0] for line in lines(text, "LoadCredential")]
+    assert handed_over == ["config.toml", "token.http", "token.page", "token.default", "page.token"]
+    assert "page.token:/etc/caspen-sync/page-token" in lines(text, "LoadCredential")
+    assert lines(text, "Environment")[-1] == "CASPEN_SYNC_HTTP__TOKEN_FILE=%d/page.token"
+    for other in (unit.once(both), unit.service(plan({"http": {"token": "x" * 16, "token_file": "/unused"}}))):
+        assert "page.token" not in other
+        assert "SYNC_HTTP__TOKEN" not in other
+
+
+def test_a_token_is_read_from_its_file_without_its_lines() -> None:
+    """That is said wherever one is handed over, the page's too, and nowhere else."""
+    said = "# Without its two lines, a token is read from the file itself"
+    assert said in unit.service(plan({"http": {"token_file": "/etc/caspen-sync/page-token"}}))
+    assert said not in unit.service(plan({"http": {"token": "x" * 16}, "api": {"ca_file": "/etc/ca.pem"}}))
+
+
 @pytest.mark.parametrize("names", [("north-1",), ("a__b",), ("_a",), ("a_",), ("a b",), ("a/b",), ("é",), ("ab", "AB")])
 def test_names_that_no_variable_can_bear(names: tuple[str, ...]) -> None:
     """Such an account's token stays where it is: the user has to be able to read it, and that is said."""
@@ -145,15 +167,17 @@ def test_names_that_no_variable_can_bear(names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", ["default", "North_2", "n0rth"])
 def test_the_variables_mean_what_they_say(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With them, and the printed configuration, the token is read from the credentials."""
+    """With them, and the printed configuration, the tokens are read from the credentials."""
     config = tmp_path / "config.toml"
-    config.write_text(f'[accounts.{name}]\ntoken_file = "/nowhere"\n', encoding="utf-8")
-    settings = {"accounts": {name: {"token_file": "/nowhere"}}}
+    text = f'[accounts.{name}]\ntoken_file = "/nowhere"\n[http]\ntoken_file = "/nowhere"\n'
+    config.write_text(text, encoding="utf-8")
+    settings = {"accounts": {name: {"token_file": "/nowhere"}}, "http": {"token_file": "/nowhere"}}
     for assignment in lines(unit.service(plan(settings)), "Environment"):
         variable, _, value = assignment.partition("=")
         monkeypatch.setenv(variable, value.replace("%d", "/run/credentials/x"))
-    account = load(config).accounts[name]
-    assert account.token_file == Path(f"/run/credentials/x/token.{name}")
+    loaded = load(config)
+    assert loaded.accounts[name].token_file == Path(f"/run/credentials/x/token.{name}")
+    assert loaded.http.token_file == Path("/run/credentials/x/page.token")
 
 
 def test_relative_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -225,6 +249,28 @@ def test_no_token() -> None:
     bare = plan({"accounts": {"north": {}}})
     for remarks in (unit.on_service(bare), unit.on_cron(bare)):
         assert any(remark.startswith("accounts.north: has no token") for remark in remarks)
+
+
+def test_the_page_s_token(tmp_path: Path) -> None:
+    """A file that is missing, or a page for other hosts without one, keeps the service from starting, and that is said;
+    it is none of a single run's business."""
+    (tmp_path / "token").touch()
+    file = tmp_path / "page-token"
+    sound = {"accounts": {"default": {"token_file": str(tmp_path / "token")}}}
+    missing = plan({**sound, "http": {"token_file": str(file)}}, parts=("/usr/bin/env",))
+    remark = f"http.token_file: {file} is not there yet, and the service does not start without it"
+    assert list(unit.on_service(missing)) == [remark]
+    assert [*unit.on_once(missing), *unit.on_cron(missing)] == []
+    file.touch()
+    assert list(unit.on_service(missing)) == []
+    for_all = plan({**sound, "http": {"listen": "0.0.0.0:9464"}}, parts=("/usr/bin/env",))
+    assert list(unit.on_service(for_all)) == [
+        "http.listen: other hosts can reach 0.0.0.0:9464, and the service does not start without a token then; "
+        "set http.token_file in /etc/caspen-sync/config.toml"
+    ]
+    assert [*unit.on_once(for_all), *unit.on_cron(for_all)] == []
+    guarded = {"listen": "0.0.0.0:9464", "token_file": str(file)}
+    assert list(unit.on_service(plan({**sound, "http": guarded}, parts=("/usr/bin/env",)))) == []
 
 
 def test_an_installation_for_one_user() -> None:

@@ -22,7 +22,9 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args.config)
     if args.kind == "cron":
         return _print(unit.cron(plan), unit.on_cron(plan))
-    return _print(unit.once(plan) if args.once else unit.service(plan), unit.on_service(plan))
+    if args.once:
+        return _print(unit.once(plan), unit.on_once(plan))
+    return _print(unit.service(plan), unit.on_service(plan))
 
 
 def _plan(flag: Path | None) -> unit.Plan:

@@ -28,8 +28,17 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  links are kept: their targets may change
 
 
+def page_credentials(settings: Settings) -> list[Credential]:
+    """What only a service that listens needs: the page's token. No account's has such a name."""
+    http = settings.http
+    if http.token is not None or http.token_file is None:
+        return []
+    file = absolute(http.token_file)
+    return [Credential("page.token", file, "http.token_file", f"{ENV_PREFIX}HTTP__TOKEN_FILE")]
+
+
 def credentials(settings: Settings) -> list[Credential]:
-    """Those of the files that the settings name."""
+    """Those of the files that the settings name, for service and cron job."""
     given = [
         Credential(f"token.{name}", file, f"accounts.{name}.token_file", _variable(name))
         for name, file in token_files(settings).items()

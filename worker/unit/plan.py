@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from worker.config import Settings
-from worker.unit.credentials import Credential, credentials, read_directly
+from worker.unit.credentials import Credential, credentials, page_credentials, read_directly
 from worker.unit.installation import Installation, to_be_shown
 
 # What comes on top of a request's time: writing back, and a farewell to the database.
@@ -34,8 +34,13 @@ class Plan:
 
     @property
     def credentials(self) -> Sequence[Credential]:
-        """The files that systemd hands over, beside the configuration."""
+        """The files that systemd hands over to a run, beside the configuration."""
         return credentials(self.settings)
+
+    @property
+    def service_credentials(self) -> Sequence[Credential]:
+        """The same for the service, which has a page."""
+        return [*self.credentials, *page_credentials(self.settings)]
 
     @property
     def shown(self) -> Sequence[Path]:

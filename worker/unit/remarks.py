@@ -5,17 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from worker.addresses import is_loopback, parse_listen
 from worker.config import variables_set
-from worker.unit.credentials import read_directly
+from worker.unit.credentials import Credential, read_directly
 from worker.unit.installation import TEMPORARY, closed_to
 from worker.unit.plan import Plan
 from worker.unit.sections import USER
 
 
 def on_service(plan: Plan) -> Iterator[str]:
-    """For one that systemd starts."""
+    """For the service."""
+    yield from _on_unit(plan, plan.service_credentials)
+    http = plan.settings.http
+    place = parse_listen(http.listen)
+    if place and not is_loopback(place[0]) and http.token is None and http.token_file is None:
+        yield (
+            f"http.listen: other hosts can reach {http.listen}, and the service does not start without a token then; "
+            f"set http.token_file in {plan.config}"
+        )
+
+
+def on_once(plan: Plan) -> Iterator[str]:
+    """For what the timer starts."""
+    yield from _on_unit(plan, plan.credentials)
+
+
+def on_cron(plan: Plan) -> Iterator[str]:
+    """For one that cron starts."""
+    yield from _on_both(plan, ())
+    files = {f"accounts.{name}.token_file": account.token_file for name, account in plan.settings.accounts.items()}
+    for setting, file in {**files, "api.ca_file": plan.settings.api.ca_file}.items():
+        if file is not None and not file.is_absolute():
+            yield f"{setting}: {file} means another file to cron; write it with its whole path into {plan.config}"
+
+
+def _on_unit(plan: Plan, handed_over: Sequence[Credential]) -> Iterator[str]:
     yield from _on_both(plan, plan.shown)
-    for one in plan.credentials:
+    for one in handed_over:
         if _is_missing(one.file):
             yield f"{one.setting}: {one.file} is not there yet, and the service does not start without it"
     for account, file in read_directly(plan.settings).items():
@@ -29,15 +55,6 @@ def on_service(plan: Plan) -> Iterator[str]:
                 f"database.dsn: the service has a {folder} of its own and does not see Postgres's socket there; "
                 "give it another folder (unix_socket_directories), or use 127.0.0.1"
             )
-
-
-def on_cron(plan: Plan) -> Iterator[str]:
-    """For one that cron starts."""
-    yield from _on_both(plan, ())
-    files = {f"accounts.{name}.token_file": account.token_file for name, account in plan.settings.accounts.items()}
-    for setting, file in {**files, "api.ca_file": plan.settings.api.ca_file}.items():
-        if file is not None and not file.is_absolute():
-            yield f"{setting}: {file} means another file to cron; write it with its whole path into {plan.config}"
 
 
 def _on_both(plan: Plan, shown: Sequence[Path]) -> Iterator[str]:

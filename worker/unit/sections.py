@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from worker.unit.credentials import Credential
 from worker.unit.installation import HOMES
 from worker.unit.plan import Plan
 from worker.unit.quoting import line, program, word
@@ -54,16 +57,17 @@ def start(plan: Plan, *arguments: str) -> str:
     return "\n".join(lines)
 
 
-def credentials(plan: Plan, unit: str) -> str:
-    """The files that systemd reads for it. `unit`: the name of the service."""
+def credentials(plan: Plan, unit: str, handed_over: Sequence[Credential]) -> str:
+    """The files that systemd reads for it. `unit`: the name of the service. `handed_over`: those beside the
+    configuration."""
     lines = [
         "# systemd (251 or later) reads these files whenever it starts the service, whose user needs no right to them.",
         f"# It does not read them again at a reload: after a change of one, systemctl restart {unit}.",
         f"LoadCredential=config.toml:{line(str(plan.config))}",
     ]
-    for one in plan.credentials:
+    for one in handed_over:
         lines += [f"LoadCredential={one.name}:{line(str(one.file))}", f"Environment={one.variable}=%d/{one.name}"]
-    if any(one.name.startswith("token.") for one in plan.credentials):
+    if any(one.setting.endswith(".token_file") for one in handed_over):
         lines += [
             "# Without its two lines, a token is read from the file itself, by that user, and again when it changes."
         ]

@@ -35,7 +35,7 @@ TimeoutStartSec=90
 # The requests on the wire end within api.timeout_s.
 TimeoutStopSec={plan.stop_s}
 
-{credentials(plan, "caspen-sync")}
+{credentials(plan, "caspen-sync", plan.service_credentials)}
 
 {confinement(plan)}
 
@@ -65,7 +65,7 @@ SuccessExitStatus=75
 # It ends within {ONCE_RUNTIME_S} s.
 TimeoutStartSec={ONCE_RUNTIME_S + plan.stop_s}
 
-{credentials(plan, "caspen-sync-once")}
+{credentials(plan, "caspen-sync-once", plan.credentials)}
 
 {confinement(plan)}
 """
