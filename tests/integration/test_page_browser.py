@@ -38,7 +38,10 @@ async def is_in(database: Database, state: str) -> bool:
 async def test_the_backlog_falls_live(database: Database) -> None:
     """Without a reload: the number goes down step by step while the worker drains, the verdict turns and is said to who
     cannot see it, and what was focused stays so."""
-    async with surgery(database, latency_s=0.3, ACCOUNTS__DEFAULT__CONCURRENCY="4") as one, looking(one.address) as page:
+    async with (
+        surgery(database, latency_s=0.3, ACCOUNTS__DEFAULT__CONCURRENCY="4") as one,
+        looking(one.address) as page,
+    ):
         await page.goto("/")
         await expect(page.get_by_role("heading", level=1)).to_contain_text("All changes have reached Caspen")
         await page.evaluate("window.here = true")
@@ -185,8 +188,8 @@ async def test_a_service_that_is_gone(database: Database) -> None:
 @pytest.mark.long
 @pytest.mark.alone
 async def test_a_refused_token_shows_within_a_second(database: Database) -> None:
-    """From the moment in which the pause is committed: as such, with the next try, and what to do. And it goes by itself,
-    as fast, when the token is good again."""
+    """From the moment in which the pause is committed: as such, with the next try, and what to do. And it goes by
+    itself when the token is good again."""
     async with surgery(database, RETRY__PROBE_BASE_S="5", RETRY__PROBE_MAX_S="5") as one, looking(one.address) as page:
         await page.goto("/")
         await shows(page, "All changes have reached Caspen")

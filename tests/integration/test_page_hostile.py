@@ -1,9 +1,8 @@
-"""What other people wrote, on the status page: scripts, and texts without end, do nothing and break nothing. And everybody
-can use the pages: axe-core finds no violation."""
+"""What other people wrote, on the status page: scripts, and texts without end, do nothing and break nothing. And
+everybody can use the pages: axe-core finds no violation."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from tests.support.browser import DESKTOP, PHONE, browser, fits, looking, sign_in
 from tests.support.database import Database
@@ -49,29 +48,41 @@ async def hostile(database: Database) -> AsyncIterator[tuple[Surgery, list[str]]
             """,
             *(account, appointment, [ids[0], *range(10**17, 10**17 + 5000)], bad, bad[:500]),
         )
-        await run("UPDATE caspen_sync.account SET pause_kind = 'manual', pause_reason = $1, paused_until = 'infinity', "
-                  "paused_at = now() WHERE account = $2", bad, account)
+        await run(
+            "UPDATE caspen_sync.account SET pause_kind = 'manual', pause_reason = $1, paused_until = 'infinity', "
+            "paused_at = now() WHERE account = $2",
+            bad,
+            account,
+        )
         await run("INSERT INTO caspen_sync.worker VALUES ($1, $2, $2, now(), now())", account, bad[:2000])
-        await run("INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason) "
-                  "VALUES ($1, $2, 'retry', $3, $3)", account, ids[0], bad)
+        await run(
+            "INSERT INTO caspen_sync.intervention (account, change_id, action, who, reason) "
+            "VALUES ($1, $2, 'retry', $3, $3)",
+            account,
+            ids[0],
+            bad,
+        )
         await database.write("app_1", {"note": f"note {bad}"}, account=f"stranger {SCRIPT}{ENDLESS}"[:1000])
         of = f"account={quote(account)}"
-        yield one, [
-            "/",
-            "/accounts",
-            f"/account?name={quote(account)}",
-            f"/parked?{of}",
-            *(f"/change?{of}&id={number}" for number in ids),
-            f"/appointment?id={quote(appointment)}",
-            f"/appointment?id={quote(SCRIPT)}",
-            f"/sign-in?next={quote(SCRIPT)}",
-            f"/change?{of}&id=999",
-        ]
+        yield (
+            one,
+            [
+                "/",
+                "/accounts",
+                f"/account?name={quote(account)}",
+                f"/parked?{of}",
+                *(f"/change?{of}&id={number}" for number in ids),
+                f"/appointment?id={quote(appointment)}",
+                f"/appointment?id={quote(SCRIPT)}",
+                f"/sign-in?next={quote(SCRIPT)}",
+                f"/change?{of}&id=999",
+            ],
+        )
 
 
 async def test_other_peoples_texts_do_nothing(database: Database) -> None:
-    """No script of theirs runs, nothing is asked of anybody, no text turns another one around, and nothing hangs over the
-    edge of the window, at a desk and on a phone."""
+    """No script of theirs runs, nothing is asked of anybody, no text turns another one around, and nothing hangs over
+    the edge of the window, at a desk and on a phone."""
     async with hostile(database) as (one, paths), browser() as running:
         for size in (DESKTOP, PHONE):
             async with looking(one.address, size=size, running=running) as page:
@@ -85,7 +96,9 @@ async def test_other_peoples_texts_do_nothing(database: Database) -> None:
                 assert ENDLESS in await page.locator("#messages").inner_text()
                 # The live part draws the same texts by another way.
                 await page.goto("/")
-                await page.evaluate("for (const part of document.querySelectorAll('main > section')) part.replaceChildren()")
+                await page.evaluate(
+                    "for (const part of document.querySelectorAll('main > section')) part.replaceChildren()"
+                )
                 await expect(page.locator("#verdict")).to_contain_text("window.hacked")
                 await expect(page.locator("#workers")).to_contain_text("window.hacked")
                 await untouched(page)
@@ -102,8 +115,7 @@ async def untouched(page: Page) -> None:
 
 @pytest.mark.long
 async def test_everybody_can_use_it(database: Database) -> None:
-    """axe-core finds no violation on any page: light and dark, at a desk and on a phone, signed in and not, with nothing
-    on it and with all kinds of things."""
+    """axe-core finds no violation on any page: light and dark, at a desk and on a phone, signed in and not."""
     axe = Axe()
     async with hostile(database) as (one, paths), browser() as running:
         for scheme in ("light", "dark"):

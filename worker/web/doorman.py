@@ -1,9 +1,11 @@
 """Who asks, and what they may do.
 
     who                                    looks   reads what changes say, sends again, discards, pauses
-    anybody, at a loopback address         yes     no
+    anybody, on this host                  yes     no
     anybody, from elsewhere                no      no
     who has signed in, or sends the token  yes     yes
+
+On this host is who asks at a loopback address, under a name or an address of it, and not by way of a proxy.
 
 Against a page of somebody else's in the same browser:
 
@@ -29,11 +31,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from worker.addresses import is_loopback
 from worker.errors import ConfigError
 from worker.token import TokenSource
 
 SIGNED_IN_S = 12 * 3600
 LONGEST_NAME = 60
+_MARKS_OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 _SESSION, _FORM = "caspen-sync session", "caspen-sync form"
 
 
@@ -87,13 +91,13 @@ class Doorman:
         """Who asks this."""
         known = self._signer(_SESSION)
         if known is None:
-            return Visitor(name=None, looks=self._loopback, token_set=False)
+            return Visitor(name=None, looks=self._is_here(request), token_set=False)
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return Visitor(name="api", by_token=True, looks=True, token_set=True)
         session = _read(known, request.cookies.get(_cookie_of(request), ""))
         if session is None:
-            return Visitor(name=None, looks=self._loopback, token_set=True)
+            return Visitor(name=None, looks=self._is_here(request), token_set=True)
         return Visitor(name=str(session["name"]), form_word=self._form_word(session), looks=True, token_set=True)
 
     def is_form_of(self, visitor: Visitor, word: str) -> bool:
@@ -124,6 +128,11 @@ class Doorman:
     def let_out(request: web.BaseRequest, response: web.StreamResponse) -> None:
         """From now on, this browser is signed in no more."""
         response.del_cookie(_cookie_of(request), path="/")
+
+    def _is_here(self, request: web.BaseRequest) -> bool:
+        """Whether somebody on this host asks. A proxy in between shows by the name, or by what proxies add."""
+        name = _name_in(request.headers.get("Host", ""))
+        return self._loopback and is_loopback(name) and not any(mark in request.headers for mark in _MARKS_OF_PROXIES)
 
     def _is_our_name(self, name: str) -> bool:
         with contextlib.suppress(ValueError):
