@@ -83,6 +83,10 @@ class SharedReading(Generic[T]):
             raise type(reading.outcome)(*reading.outcome.args) from reading.outcome.__cause__
         return reading.outcome.later(max(0.0, self._now() - reading.at))
 
+    def forget(self) -> None:
+        """What was read is known to be wrong: the next asker has it read anew."""
+        self._newest = self._going_on = None
+
     def _serves(self, reading: _Reading[T], max_age_s: float) -> bool:
         wanted_s = 0.0 if isinstance(reading.outcome, CaspenSyncError) else max_age_s
         return self._now() - reading.at <= min(KEPT_AT_MOST_S, max(wanted_s, reading.kept_s))
@@ -108,5 +112,6 @@ class SharedReading(Generic[T]):
             # A count that a time limit ended has cost Postgres as much as one that came to its end.
             took_s = 0.0 if began is None else self._now() - began
             reading = _Reading(self._now(), max(self._kept_at_least_s, KEPT_TIMES * took_s), fault)
-        self._newest = reading
+        if self._going_on is asyncio.current_task():  # else it began before something was known to be wrong
+            self._newest = reading
         return reading

@@ -7,9 +7,9 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
-from tests.support.browser import PHONE, fits, focused, looking, pending, shows, sign_in, tab_to
+from tests.support.browser import PHONE, fits, focused, goes_on, hide, looking, pending, shows, sign_in, tab_to
 from tests.support.database import Database
 from tests.support.outages import clinic
 from tests.support.statuspage import PAGE_TOKEN, WITH_TOKEN, Surgery, surgery
@@ -46,7 +46,7 @@ async def test_the_backlog_falls_live(database: Database) -> None:
         await expect(page.get_by_role("heading", level=1)).to_contain_text("All changes have reached Caspen")
         await page.evaluate("window.here = true")
         await page.get_by_role("link", name="default").focus()
-        await one.clinic.write(30)
+        await one.clinic.write(50)
         seen: list[int] = []
 
         async def drained() -> bool:
@@ -57,7 +57,7 @@ async def test_the_backlog_falls_live(database: Database) -> None:
 
         await eventually(drained, limit_s=40, what="the page says that nothing waits")
         falling = seen[seen.index(max(seen)) :]
-        assert len(falling) > 3
+        assert len(falling) >= 3
         assert falling == sorted(falling, reverse=True)
         await shows(page, "All changes have reached Caspen")
         await expect(page).to_have_title("✓ All changes have reached Caspen")
@@ -192,7 +192,7 @@ async def test_a_refused_token_shows_within_a_second(database: Database) -> None
     itself when the token is good again."""
     async with surgery(database, RETRY__PROBE_BASE_S="5", RETRY__PROBE_MAX_S="5") as one, looking(one.address) as page:
         await page.goto("/")
-        await shows(page, "All changes have reached Caspen")
+        await goes_on(page)
         await page.evaluate("""() => {
             const shown = () => document.getElementById("verdict").textContent.includes("refuses the access token");
             new MutationObserver(() => { if (shown() && !window.shownAt) window.shownAt = Date.now() })
@@ -227,15 +227,6 @@ async def test_a_tab_that_nobody_looks_at(database: Database) -> None:
         await one.clinic.all_synced()
         await hide(page, hidden=False)
         await expect(page.get_by_text("3 accepted")).to_be_visible()
-
-
-async def hide(page: Page, *, hidden: bool) -> None:
-    """What the browser does when another tab comes before this one."""
-    await page.evaluate(
-        "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
-        " document.dispatchEvent(new Event('visibilitychange')); }",
-        hidden,
-    )
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
-from tests.support.browser import DESKTOP, PHONE, browser, fits, looking, sign_in
+from tests.support.browser import DESKTOP, PHONE, browser, fits, hide, looking, sign_in
 from tests.support.database import Database
 from tests.support.parking import parked
 from tests.support.statuspage import PAGE_TOKEN, WITH_TOKEN, Surgery, surgery
@@ -94,11 +94,13 @@ async def test_other_peoples_texts_do_nothing(database: Database) -> None:
                 await page.goto(paths[4])
                 assert "window.hacked" in await page.locator("#body").inner_text()
                 assert ENDLESS in await page.locator("#messages").inner_text()
-                # The live part draws the same texts by another way.
+                # The stream brings the same texts by another way: all of them when somebody begins to look.
                 await page.goto("/")
+                await hide(page, hidden=True)
                 await page.evaluate(
                     "for (const part of document.querySelectorAll('main > section')) part.replaceChildren()"
                 )
+                await hide(page, hidden=False)
                 await expect(page.locator("#verdict")).to_contain_text("window.hacked")
                 await expect(page.locator("#workers")).to_contain_text("window.hacked")
                 await untouched(page)

@@ -99,10 +99,10 @@ async def fits(page: Page) -> None:
     """Nothing hangs over the edge of the window."""
     too_wide = await page.evaluate(
         "() => document.documentElement.scrollWidth <= innerWidth ? [] :"
-        " [...document.querySelectorAll('main *')].filter((one) => one.getBoundingClientRect().right > innerWidth)"
+        " [...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > innerWidth)"
         ".map((one) => one.outerHTML.slice(0, 80))"
     )
-    assert not too_wide, page.url[:200]
+    assert not too_wide, f"{page.url[:200]}: {too_wide[:5]} hang over the edge"
 
 
 async def pending(page: Page) -> int:
@@ -117,3 +117,19 @@ async def shows(page: Page, words: str) -> None:
 
 async def _says(page: Page, words: str) -> bool:
     return words in await page.locator("#verdict").inner_text()
+
+
+async def hide(page: Page, *, hidden: bool) -> None:
+    """What the browser does when another tab comes before this one."""
+    await page.evaluate(
+        "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
+
+
+async def goes_on(page: Page) -> None:
+    """Waits until the stream has brought something: the end of the graphs' time is another."""
+    end = page.locator("#graphs time").last
+    before = await end.text_content(timeout=LIMIT_MS)
+    await expect(end).not_to_have_text(before or "")

@@ -59,5 +59,6 @@ class Accounts:
             await byhand.pause(self._pool, self._settings, name, by)
         else:
             await byhand.resume(self._pool, self._settings, name, by)
+        self._looks.look_anew()
         self._log.info("done_by_hand", kind=action, account=name)
         return gone_to(f"/account?{urlencode({'name': name})}")

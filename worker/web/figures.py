@@ -78,6 +78,10 @@ class Looks:
             trail=self._trail.points,
         )
 
+    def look_anew(self) -> None:
+        """Somebody has just paused an account, or let it go on."""
+        self._glance.forget()
+
     def _fault(self, seen: Glance | None) -> str | None:
         """Why the database cannot be read, if so."""
         faults = (self._glance.fault, self._counts.fault)

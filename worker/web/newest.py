@@ -42,10 +42,19 @@ class Newest(Generic[T]):
         at, found = self._found
         return found.later(clock.now() - at)
 
+    def forget(self) -> None:
+        """What was read is known to be wrong: the next asker waits for what is read anew."""
+        self._reading.forget()
+        self._found = self._going_on = None
+
     async def _read(self) -> None:
         try:
             found = await self._reading.get(self._max_age_s)
         except DATABASE_FAULTS as fault:
-            self._found, self.fault = None, fault
+            self._take(None, fault)
         else:
-            self._found, self.fault = (clock.now(), found), None
+            self._take((clock.now(), found), None)
+
+    def _take(self, found: tuple[float, T] | None, fault: CaspenSyncError | None) -> None:
+        if self._going_on is asyncio.current_task():  # else it was forgotten before it was there
+            self._found, self.fault = found, fault
