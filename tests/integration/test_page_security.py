@@ -128,8 +128,8 @@ async def test_every_page_has_a_strict_policy(database: Database) -> None:
 
 
 async def test_another_name_is_turned_away(database: Database) -> None:
-    """DNS rebinding: under a name that is not ours neither page nor form is there, also for who is signed in. Addresses,
-    localhost, this host's name and those in http.hosts are ours; machines ask under whatever name they know."""
+    """DNS rebinding: under a name that is not ours neither page nor form is there, also for who is signed in.
+    Addresses, localhost, this host's name and those in http.hosts are ours; machines ask under whatever name they know."""
     async with with_a_parked_change(database, **WITH_TOKEN, HTTP__HOSTS='["Sync.Example"]') as (one, form):
         port = one.address.rpartition(":")[2]
         visitor = Visitor(one.address)
@@ -241,7 +241,8 @@ async def test_signing_in_leads_nowhere_else(database: Database, place: str) -> 
 
 
 async def test_another_token_ends_every_session(database: Database, tmp_path: Path) -> None:
-    """The file is read again when it changes. Wrong tokens are told in the log, at most once a minute, and never said."""
+    """The file is read again when it changes. Wrong tokens are logged, at most once a minute, and never
+    said."""
     file = tmp_path / "page-token"
     file.write_text(f"{PAGE_TOKEN}\n")
     async with with_a_parked_change(database, HTTP__TOKEN_FILE=str(file)) as (one, form):

@@ -49,6 +49,16 @@ class Live:
         self._drawing: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def viewers(self) -> int:
+        """How many look."""
+        return self._viewers
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is looked at for them."""
+        return self._drawing is not None
+
     async def stream(self, asked: Asked) -> web.StreamResponse:
         """Events, each the sections that have changed, until the viewer goes or we end."""
         if asked.request.method == "HEAD":

@@ -51,8 +51,8 @@ def plain(status: int, text: str, **headers: str) -> web.Response:
 @contextlib.asynccontextmanager
 async def listening(
     host: str, port: int, pages: Mapping[str, Page], *, forms: Mapping[str, Page] = NO_FORMS, log: Log
-) -> AsyncIterator[None]:
-    """Answers for these paths: `pages` to GET and HEAD, `forms` to POST.
+) -> AsyncIterator[str]:
+    """Answers for these paths: `pages` to GET and HEAD, `forms` to POST. Gives the address.
 
     Raises ConfigError, about `http.listen`, when the address cannot be had.
     """
@@ -64,9 +64,10 @@ async def listening(
             await web.TCPSite(runner, host, port).start()
         except (OSError, UnicodeError) as error:
             raise _refusal(_written((host, port)), error) from None
-        for bound in runner.addresses:
-            log.info("http_listening", address=_written(bound))
-        yield
+        addresses = [_written(bound) for bound in runner.addresses]
+        for address in addresses:
+            log.info("http_listening", address=address)
+        yield addresses[0]
     finally:
         await runner.cleanup()
 
