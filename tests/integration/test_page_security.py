@@ -129,7 +129,8 @@ async def test_every_page_has_a_strict_policy(database: Database) -> None:
 
 async def test_another_name_is_turned_away(database: Database) -> None:
     """DNS rebinding: under a name that is not ours neither page nor form is there, also for who is signed in.
-    Addresses, localhost, this host's name and those in http.hosts are ours; machines ask under whatever name they know."""
+    Addresses, localhost, this host's name and those in http.hosts are ours; machines ask under whatever
+    name they know."""
     async with with_a_parked_change(database, **WITH_TOKEN, HTTP__HOSTS='["Sync.Example"]') as (one, form):
         port = one.address.rpartition(":")[2]
         visitor = Visitor(one.address)

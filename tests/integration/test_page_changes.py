@@ -1,0 +1,159 @@
+"""The pages' contents without a browser: figures that agree with the JSON and the database, lists, and decisions over many
+changes at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.support.canary import NOTE
+from tests.support.claims import registered
+from tests.support.database import Database
+from tests.support.parking import parked
+from tests.support.statuspage import WITH_TOKEN, Visitor, surgery
+from tests.support.waiting import eventually
+from worker.web import changes as module
+
+GONE = "gave up after 20 attempts: 503"
+NO_ROOM = "422 validation failed: room_id"
+
+
+def text_of(page: str) -> str:
+    """What a person reads of it."""
+    return " ".join(re.sub(r"<[^>]+>", " ", page.partition("<main")[2].partition("</main>")[0]).split())
+
+
+def ids_on(page: str) -> list[int]:
+    """The changes that can be chosen there."""
+    return [int(number) for number in re.findall(r'name="id" value="(\d+)"', page)]
+
+
+async def test_the_json_has_every_figure(database: Database) -> None:
+    """What the overview says stands at /api/status as well, and both are what the database says."""
+    async with surgery(database, ACCOUNTS__NORTH__TOKEN="north-token", RETRY__PROBE_BASE_S="60") as one:
+        for number in range(5):
+            await database.write(f"app_{number}", {"note": NOTE})
+        for number in range(3):
+            await database.write(f"app_{number}", {"note": NOTE}, account="north")
+        await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
+        visitor = Visitor(one.address)
+
+        async def settled() -> Any:
+            found = json.loads((await visitor.get("/api/status")).text)
+            accounts = {each["account"]: each for each in found["status"]["accounts"]} if found["status"] else {}
+            done = accounts.keys() == {"default", "north"} and not accounts["default"]["live"]
+            return found if done and accounts["north"]["pause_kind"] == "refused" and found["lately"] else None
+
+        found = await eventually(settled, what="one account is in step, the other is refused")
+        page = (await visitor.get("/")).text
+        shown = text_of(page)
+        north = next(each for each in found["status"]["accounts"] if each["account"] == "north")
+        assert found["verdict"]["level"] == "stopped"
+        assert found["verdict"]["headline"] in shown
+        assert (north["live"], north["backfill"], north["parked"]) == (3, 0, 0)
+        assert 'id="pending" data-value="3"' in page
+        assert re.search(r"next try in \d+ s", shown)
+        assert 0 < north["paused_for_s"] <= 60
+        requests = {}
+        for minute in found["lately"]["minutes"]:
+            for outcome, count in minute["requests"].items():
+                requests[outcome] = requests.get(outcome, 0) + count
+        assert requests["synced"] == await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'synced'")
+        assert f"{requests['synced']} accepted" in shown
+        assert f"{requests['refused']} access token refused" in shown
+        (reason,) = found["lately"]["reasons"]
+        assert (reason["error"], reason["changes"]) == (NO_ROOM, 1)
+        assert f"{NO_ROOM} 1" in shown
+        (worker,) = found["status"]["workers"]
+        assert worker["worker"] in shown
+        assert all({"at", "pending", "oldest_s"} == point.keys() for point in found["trail"])
+
+
+async def test_the_list_of_parked_changes(database: Database) -> None:
+    """Oldest first and a page at a time; of one reason, or one account, when asked for, and it says so."""
+    await registered(database, account="default")
+    await registered(database, account="north")
+    first = [await parked(database, f"app_{number}", {"room_id": 1}, error=NO_ROOM) for number in range(module.SHOWN)]
+    other = await parked(database, "app_gone", {"note": NOTE}, error=GONE, account="north")
+    last = await parked(database, "app_last", {"room_id": 1}, error=NO_ROOM)
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = Visitor(one.address)
+        await visitor.sign_in()
+        page = (await visitor.get("/parked")).text
+        assert ids_on(page) == first
+        more = re.search(r'href="(/parked\?after=\d+)">The next ones', page)
+        assert more
+        assert ids_on((await visitor.get(more[1])).text) == [other, last]
+        overview = (await visitor.get("/")).text
+        digests = dict(re.findall(r'id="reason-([0-9a-f]+)"><td[^>]*><bdi class="reason">([^<]+)<', overview))
+        assert sorted(digests.values()) == sorted([GONE, NO_ROOM])
+        gone = next(digest for digest, error in digests.items() if error == GONE)
+        page = (await visitor.get(f"/parked?reason={gone}")).text
+        assert ids_on(page) == [other]
+        assert f"Only those of one reason: {GONE}" in text_of(page)
+        page = (await visitor.get("/parked?account=north")).text
+        assert ids_on(page) == [other]
+        assert "Only those of account north" in text_of(page)
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+async def test_all_of_a_reason_at_once(database: Database, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After having asked, with a reason for whoever looks later; and the others stay. What newer changes have set
+    altogether is not sent again, and that is said."""
+    ids = [await parked(database, f"app_{number}", {"room_id": 7}, error=NO_ROOM) for number in range(5)]
+    other = await parked(database, "app_other", {"room_id": 7}, error=GONE)
+    await database.pool.execute(
+        "INSERT INTO caspen_sync.appointment (account, appointment_id, resource, synced_at, last_change_id, set_by)"
+        " VALUES ('default', 'app_0', '{}', now(), 999, '{\"room_id\": 999}')"
+    )
+    digest = await database.value(f"SELECT md5('{NO_ROOM}')")
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = Visitor(one.address)
+        await visitor.sign_in()
+        form = {"word": visitor.word, "reason": digest, "whole": "1"}
+        asked = await visitor.post(f"/{action}", form)
+        assert asked.status == 200
+        assert f"{'Send 5 changes again' if action == 'retry' else 'Discard 5 changes'}?" in text_of(asked.text)
+        assert set(await database.states()) == {"parked"}
+        done = await visitor.post(f"/{action}", form | {"sure": "1", "why": "rooms were renumbered"})
+        assert done.status == 303
+        said = text_of((await visitor.get(done.headers["Location"])).text)
+        if action == "retry":
+            assert "4 changes wait to be sent again. 1 change had nothing left to send" in said
+        else:
+            assert "5 changes were discarded." in said
+        states = await database.rows("SELECT id, state FROM caspen_sync.outbox")
+        assert {row["id"] for row in states if row["state"] == "parked"} == {other}
+        people = await database.rows("SELECT change_id, action, who, reason FROM caspen_sync.intervention")
+        assert {tuple(row) for row in people} == {(number, action, "Ann (page)", "rooms were renumbered") for number in ids}
+
+
+async def test_more_than_a_click_can_do(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest of them are done, and the list shows that there are more."""
+    ids = [await parked(database, f"app_{number}", {"room_id": 7}, error=NO_ROOM) for number in range(3)]
+    digest = await database.value(f"SELECT md5('{NO_ROOM}')")
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = Visitor(one.address)
+        await visitor.sign_in()
+        form = {"word": visitor.word, "reason": digest, "sure": "1", "id": str(ids[0])}
+        done = await visitor.post("/discard", form)
+        page = (await visitor.get(done.headers["Location"])).text
+        assert "1 change was discarded." in text_of(page)
+        assert ids_on(page) == ids[1:]
+
+
+async def test_where_an_appointment_stands(database: Database) -> None:
+    """In each account that knows it: what waits, when the last answer came, each request, and what is parked."""
+    async with surgery(database) as one:
+        await database.write("app_1", {"note": NOTE})
+        await one.clinic.all_synced()
+        change = await parked(database, "app_1", {"room_id": 7}, error=NO_ROOM, account="north")
+        page = (await Visitor(one.address).get("/appointment?id=app_1")).text
+        shown = text_of(page)
+        assert "Account default : No change waits. Caspen's last answer came at" in shown
+        assert re.search(r"accepted 200 \d+ ms 1", shown)
+        assert f"Change {change} : {NO_ROOM}" in shown
+        assert f"/change?account=north&amp;id={change}" in page
