@@ -1,6 +1,7 @@
 """Have today's changes reached Caspen? If not: why, until when, and what can be done. For people who do not know us.
 
-A `Trouble` is one answer to "why"; the verdict has the worst of them first.
+A `Trouble` is one answer to "why"; the verdict has the worst of them first: what stops changes, then what a person has
+to decide, then what ends by itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from worker.words import counted, toml_key, visible
 # unknown: it cannot be said.
 Level = Literal["well", "busy", "person", "stopped", "unknown"]
 
+# An older count is told as such, in seconds.
+FRESH_S = 3.0
+# A writer may make up a name of any length.
+LONGEST_NAME = 80
+_STOPS_NOTHING = (None, "throttled")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
@@ -33,7 +40,7 @@ class Trouble:
     """What the end of `ends_in_s` brings, as in "next try"."""
     ends_in_s: float | None = None
     urgent: bool = False
-    """Whether it lasts until somebody does something."""
+    """Whether something is stopped for as long as it lasts."""
     parked: bool = False
     """Whether the list of parked changes helps."""
 
@@ -71,31 +78,45 @@ def no_count() -> Verdict:
 def verdict(found: Status, configured: Collection[str]) -> Verdict:
     """What is to be said. `configured`: the accounts that this service's configuration names."""
     pending, parked = _pending(found), sum(one.parked for one in found.accounts)
-    troubles = list(_troubles(found, configured))
-    urgent = any(one.urgent for one in troubles)
-    ordered = tuple(sorted(troubles, key=lambda one: not one.urgent))
+    ordered = tuple(sorted(_troubles(found, configured), key=lambda one: (not one.urgent, not one.parked)))
+    urgent = bool(ordered) and ordered[0].urgent
     if pending and urgent:
+        moving = _moving(found, configured)
         return Verdict(
-            level="stopped", headline=f"{_changes(found)} not reached Caspen", details=_others(found), troubles=ordered
+            level="stopped",
+            headline=_not_reached(found)
+            if moving < pending
+            else f"{_on_its_way(found)}, but new ones of some accounts would not reach Caspen",
+            details=_others(moving) if moving < pending else "; ".join(_how_soon(found)),
+            troubles=ordered,
         )
     if urgent:
-        headline = "Nothing waits, but new changes would not reach Caspen"
-        return Verdict(level="stopped", headline=headline, details="", troubles=ordered)
+        waits = f"{counted(parked, 'change')} {_needs(parked)} a decision" if parked else "Nothing waits"
+        some = "" if all(one.pause_kind not in _STOPS_NOTHING for one in found.accounts) else " of some accounts"
+        headline = f"{waits}, but new changes{some} would not reach Caspen"
+        return Verdict(level="stopped", headline=headline, details=_as_of(found), troubles=ordered)
     if pending:
-        details = "; ".join(_on_their_way(found))
-        verb = "is on its way" if pending == 1 else "are on their way"
-        headline = f"{_number(found)} {verb} to Caspen"
-        return Verdict(level="busy", headline=headline, details=details, troubles=ordered)
+        details = "; ".join(_how_soon(found))
+        return Verdict(level="busy", headline=f"{_on_its_way(found)} to Caspen", details=details, troubles=ordered)
     if parked:
-        headline = (
-            f"All changes have reached Caspen but {parked:,}, which {'needs' if parked == 1 else 'need'} a decision"
-        )
-        return Verdict(level="person", headline=headline, details="", troubles=ordered)
-    return Verdict(level="well", headline="All changes have reached Caspen", details="", troubles=ordered)
+        # How many comes first: what a browser's tab leaves of the line must not be that all is well.
+        headline = f"{counted(parked, 'change')} {_needs(parked)} a decision; all others have reached Caspen"
+        return Verdict(level="person", headline=headline, details=_as_of(found), troubles=ordered)
+    return Verdict(level="well", headline="All changes have reached Caspen", details=_as_of(found), troubles=ordered)
 
 
 def _pending(found: Status) -> int:
     return sum(one.pending for one in found.accounts) + sum(one.changes for one in found.unregistered)
+
+
+def _moving(found: Status, configured: Collection[str]) -> int:
+    """How many of them nothing stops."""
+    new = sum(one.changes for one in found.unregistered if one.account in configured)
+    return sum(one.pending for one in found.accounts if not _is_stopped(one)) + new
+
+
+def _is_stopped(one: AccountStatus) -> bool:
+    return one.pause_kind not in _STOPS_NOTHING or not one.served
 
 
 def _number(found: Status) -> str:
@@ -103,30 +124,38 @@ def _number(found: Status) -> str:
     return f"{at_least}{counted(_pending(found), 'change')}"
 
 
-def _changes(found: Status) -> str:
-    return f"{_number(found)} {'has' if _pending(found) == 1 else 'have'}"
+def _not_reached(found: Status) -> str:
+    return f"{_number(found)} {'has' if _pending(found) == 1 else 'have'} not reached Caspen"
 
 
-def _others(found: Status) -> str:
+def _on_its_way(found: Status) -> str:
+    return f"{_number(found)} {'is on its way' if _pending(found) == 1 else 'are on their way'}"
+
+
+def _needs(parked: int) -> str:
+    return "needs" if parked == 1 else "need"
+
+
+def _others(moving: int) -> str:
     """What is not stopped."""
-    moving = sum(one.pending for one in found.accounts if not _is_stopped(one))
     if not moving:
-        return "Nothing is lost: they wait in the database."
-    verb = "is" if moving == 1 else "are"
-    return f"{counted(moving, 'change')} of them {verb} on the way; the others wait in the database."
+        return "Nothing is lost: what waits is kept in the database."
+    return f"{moving:,} of them {'is' if moving == 1 else 'are'} on the way; the others are kept in the database."
 
 
-def _is_stopped(one: AccountStatus) -> bool:
-    return one.pause_kind not in (None, "throttled") or not one.served
-
-
-def _on_their_way(found: Status) -> Iterator[str]:
+def _how_soon(found: Status) -> Iterator[str]:
     done_in_s = [one.done_in_s for one in found.accounts if one.done_in_s is not None]
     if done_in_s:
-        at_least = "at least" if any(one.arrived for one in found.accounts) else "about"
-        yield f"The last of them goes out in {at_least} {span(max(done_in_s))}"
+        uncounted = any(one.arrived or one.waiting or (one.pause_kind and one.pending) for one in found.accounts)
+        uncertain = uncounted or found.unregistered
+        yield f"The last of them goes out in {'at least' if uncertain else 'about'} {span(max(done_in_s))}"
     if held := sum(one.in_flight for one in found.accounts):
-        yield f"{counted(held, 'appointment')} on the wire now"
+        yield f"{counted(held, 'appointment')} being sent now"
+
+
+def _as_of(found: Status) -> str:
+    """Where there is much to count, it is counted seldom, and something may have been written since."""
+    return f"As of {span(found.age_s)} ago" if found.age_s > FRESH_S else ""
 
 
 def span(seconds: float) -> str:
@@ -154,7 +183,8 @@ def _troubles(found: Status, configured: Collection[str]) -> Iterator[Trouble]:
     for one in found.accounts:
         if (pause := _pause(one, alone=alone)) is not None:
             yield pause
-        elif one.pending and not one.served:
+        # A pause that ends by itself does so only for who works for the account.
+        if one.pending and not one.served:
             yield _unserved(one)
     for stranger in found.unregistered:
         yield _stranger(stranger, configured)
@@ -169,7 +199,7 @@ def _troubles(found: Status, configured: Collection[str]) -> Iterator[Trouble]:
 
 
 def _pause(one: AccountStatus, *, alone: bool) -> Trouble | None:
-    whose = "" if alone else f" for account {visible(one.account)}"
+    whose = "" if alone else f" for account {_named(one.account)}"
     why = f"({clipped(one.pause_reason or 'no reason was given')})"
     probed = Trouble(what="", mend="", account=one.account, ends="next try", ends_in_s=one.paused_for_s, urgent=True)
     match one.pause_kind:
@@ -210,15 +240,15 @@ def _pause(one: AccountStatus, *, alone: bool) -> Trouble | None:
 
 def _unserved(one: AccountStatus) -> Trouble:
     return Trouble(
-        what=f"No service works for account {visible(one.account)}: {counted(one.pending, 'change')}",
-        mend=f"Is accounts.{toml_key(one.account)} in the configuration of a service that runs?",
+        what=f"No service works for account {_named(one.account)}: {counted(one.pending, 'change')}",
+        mend=f"Is accounts.{_key(one.account)} in the configuration of a service that runs?",
         account=one.account,
         urgent=True,
     )
 
 
 def _stranger(one: Stranger, configured: Collection[str]) -> Trouble:
-    name, at_least = visible(one.account), "at least " if one.uncounted else ""
+    name, at_least = _named(one.account), "at least " if one.uncounted else ""
     if one.account in configured:
         return Trouble(
             what=f"Account {name} is new: {at_least}{counted(one.changes, 'change')}",
@@ -227,27 +257,37 @@ def _stranger(one: Stranger, configured: Collection[str]) -> Trouble:
     changes = f"{at_least.capitalize()}{counted(one.changes, 'change')}"
     return Trouble(
         what=f"{changes} for account {name}, which no configuration names",
-        mend=f"Add accounts.{toml_key(one.account)}, or mend the application that writes this name.",
+        mend=f"Add accounts.{_key(one.account)}, or mend the application that writes this name.",
         urgent=True,
     )
 
 
 def _waits(accounts: Sequence[AccountStatus], *, alone: bool) -> Iterator[Trouble]:
-    waiting = [one for one in accounts if one.waiting and one.pause_kind is None]
+    waiting = [one for one in accounts if one.waiting and one.pause_kind is None and one.served]
     if waiting:
         due = min((one.next_due_s for one in waiting if one.next_due_s is not None), default=None)
         yield Trouble(
             what=f"{counted(sum(one.waiting for one in waiting), 'appointment')} failed and will be tried again",
             mend="Nothing has to be done.",
-            account=waiting[0].account if alone else None,
+            account=waiting[0].account if len(waiting) == 1 else None,
             ends="next try",
             ends_in_s=due,
         )
     if shared := [one for one in accounts if one.held_back]:
-        named = "" if alone else f" of account {visible(shared[0].account)}"
+        others = f" and {counted(len(shared) - 1, 'other')}" if len(shared) > 1 else ""
+        named = "" if alone else f" of account {_named(shared[0].account)}{others}"
+        held_back, limit = sum(one.held_back for one in shared), sum(one.budget_limit for one in shared)
         yield Trouble(
-            what=f"Somebody else uses the access token{named}: {shared[0].held_back:,} of "
-            f"{counted(shared[0].budget_limit, 'request')} are left to them",
+            what=f"Somebody else uses the access token{named}: {held_back:,} of {counted(limit, 'request')} are left "
+            "to them",
             mend="Nothing has to be done; it is slower for as long as they go on.",
-            account=shared[0].account,
+            account=shared[0].account if len(shared) == 1 else None,
         )
+
+
+def _named(account: str) -> str:
+    return clipped(visible(account), LONGEST_NAME)
+
+
+def _key(account: str) -> str:
+    return clipped(toml_key(account), LONGEST_NAME)
