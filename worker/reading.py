@@ -44,7 +44,8 @@ T = TypeVar("T", bound=Ageing)
 @dataclass(frozen=True, slots=True)
 class _Reading(Generic[T]):
     at: float
-    kept_s: float
+    took_s: float
+    """As far as it tells how long the next one takes."""
     outcome: T | CaspenSyncError
 
 
@@ -67,16 +68,18 @@ class SharedReading(Generic[T]):
         self._told = told
         self._now = now
         self._newest: _Reading[T] | None = None
+        self._took_s: float | None = None
         self._going_on: asyncio.Task[_Reading[T]] | None = None
 
-    async def get(self, max_age_s: float) -> T:
+    async def get(self, max_age_s: float, *, times: int = KEPT_TIMES) -> T:
         """How it is, as read at most `max_age_s` ago, or longer where reading takes long; a minute at the most.
+        `times`: how often what it took must have passed before this asker has it read again.
 
         The ages in it, and the times to come, are as of now.
         Raises DatabaseUnreachable, DatabaseRefused or SchemaMissing.
         """
         reading = self._newest
-        if reading is None or not self._serves(reading, max_age_s):
+        if reading is None or not self._serves(reading, max_age_s, times):
             reading = await self._read_with_the_others()
         if isinstance(reading.outcome, CaspenSyncError):
             # One of its own for each asker: raising adds to an exception.
@@ -87,9 +90,10 @@ class SharedReading(Generic[T]):
         """What was read is known to be wrong: the next asker has it read anew."""
         self._newest = self._going_on = None
 
-    def _serves(self, reading: _Reading[T], max_age_s: float) -> bool:
+    def _serves(self, reading: _Reading[T], max_age_s: float, times: int) -> bool:
         wanted_s = 0.0 if isinstance(reading.outcome, CaspenSyncError) else max_age_s
-        return self._now() - reading.at <= min(KEPT_AT_MOST_S, max(wanted_s, reading.kept_s))
+        kept_s = max(wanted_s, self._kept_at_least_s, times * reading.took_s)
+        return self._now() - reading.at <= min(KEPT_AT_MOST_S, kept_s)
 
     async def _read_with_the_others(self) -> _Reading[T]:
         if self._going_on is None or self._going_on.done():
@@ -104,14 +108,19 @@ class SharedReading(Generic[T]):
                 async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
                     began = self._now()  # waiting for a connection costs Postgres nothing
                     found = await self._reads(conn)
-            took_s = self._now() - began
-            reading = _Reading(began, max(self._kept_at_least_s, KEPT_TIMES * took_s), found)
+            reading = _Reading(began, self._usual_s(self._now() - began), found)
             if self._told is not None:
                 self._told(found)
         except DATABASE_FAULTS as fault:
             # A count that a time limit ended has cost Postgres as much as one that came to its end.
             took_s = 0.0 if began is None else self._now() - began
-            reading = _Reading(self._now(), max(self._kept_at_least_s, KEPT_TIMES * took_s), fault)
+            reading = _Reading(self._now(), took_s, fault)
         if self._going_on is asyncio.current_task():  # else it began before something was known to be wrong
             self._newest = reading
         return reading
+
+    def _usual_s(self, took_s: float) -> float:
+        """One that takes long after one that did not is chance, and else the next one tells: figures that are quickly
+        counted do not stand still for that."""
+        before_s, self._took_s = self._took_s, took_s
+        return took_s if before_s is None else min(took_s, before_s)

@@ -22,6 +22,9 @@ from worker.web.verdict import Verdict, no_count, no_verdict, verdict
 GLANCE_S = 0.4
 # What takes counting, in seconds; see `reading` for large backlogs.
 COUNTS_S = 1.0
+# What counting takes has to have passed so often before it is done again for those who look: of one core, Postgres
+# spends 0.5 % on how much waits, and 0.25 % on the last hour and on what is parked.
+COUNTS_TIMES, LATELY_TIMES = 200, 400
 # No glance waits for a count that takes long.
 BRIEFLY_S = 0.1
 # Without a glance for so long, the database does not answer.
@@ -52,8 +55,8 @@ class Looks:
         configured: Collection[str],
     ) -> None:
         """`pool`: for what may wait for nobody. `configured`: the accounts that the configuration names."""
-        self._counts = Newest(counts, max_age_s=COUNTS_S)
-        self._lately = Newest(SharedReading(access, lately), max_age_s=COUNTS_S)
+        self._counts = Newest(counts, max_age_s=COUNTS_S, times=COUNTS_TIMES)
+        self._lately = Newest(SharedReading(access, lately), max_age_s=COUNTS_S, times=LATELY_TIMES)
         self._glance = Newest(SharedReading(pool, glance, kept_at_least_s=GLANCE_S), max_age_s=GLANCE_S)
         self._trail = trail
         self._configured = configured

@@ -42,6 +42,7 @@ class Live:
     def __init__(self, looks: Looks) -> None:
         self._looks = looks
         self._sections: dict[str, _Drawn] = {}
+        self._drawn: Figures | None = None
         self._title = ""
         self._number = 0
         self._news = asyncio.Event()
@@ -140,7 +141,8 @@ class Live:
     def _take(self, figures: Figures) -> None:
         self._number += 1
         self._title = title_of(figures)
-        for name, html in sections_of(figures).items():
+        sections, self._drawn = sections_of(figures, self._drawn), figures
+        for name, html in sections.items():
             if name not in self._sections or self._sections[name].html != html:
                 self._sections[name] = _Drawn(html, self._number)
 

@@ -7,7 +7,7 @@ from typing import Generic
 
 from worker import clock
 from worker.errors import DATABASE_FAULTS, CaspenSyncError
-from worker.reading import SharedReading, T
+from worker.reading import KEPT_TIMES, SharedReading, T
 
 # How long an asker waits for a newer reading, in seconds.
 LONGEST_S = 2.0
@@ -16,10 +16,11 @@ LONGEST_S = 2.0
 class Newest(Generic[T]):
     """The newest reading. A database that is slow, or has gone dark, holds up nobody for long."""
 
-    def __init__(self, reading: SharedReading[T], *, max_age_s: float) -> None:
-        """`max_age_s`: how old it may be when it is read anew."""
+    def __init__(self, reading: SharedReading[T], *, max_age_s: float, times: int = KEPT_TIMES) -> None:
+        """`max_age_s`: how old it may be when it is read anew. `times`: as in `SharedReading.get`."""
         self._reading = reading
         self._max_age_s = max_age_s
+        self._times = times
         self._found: tuple[float, T] | None = None
         self._going_on: asyncio.Task[None] | None = None
         self._began_at = 0.0
@@ -49,7 +50,7 @@ class Newest(Generic[T]):
 
     async def _read(self) -> None:
         try:
-            found = await self._reading.get(self._max_age_s)
+            found = await self._reading.get(self._max_age_s, times=self._times)
         except DATABASE_FAULTS as fault:
             self._take(None, fault)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +18,11 @@ from worker.web.rendering import rendered
 SECTIONS = ("verdict", "figures", "graphs", "parked", "requests", "accounts", "workers")
 # Of more accounts the overview would be none; there is a page of all.
 ACCOUNTS_SHOWN = 25
+# What costs most to draw changes least often.
+_MADE_OF: Mapping[str, Callable[[Figures], object]] = {
+    "parked": lambda figures: figures.lately and figures.lately.reasons,
+    "requests": lambda figures: figures.lately and figures.lately.minutes,
+}
 _MARKS = {"well": "✓", "busy": "…", "person": "!", "stopped": "✕", "unknown": "?"}
 
 
@@ -45,10 +50,13 @@ class Overview:
         return web.Response(text=f"{json_text(figures)}\n", content_type="application/json", headers=HEADERS)
 
 
-def sections_of(figures: Figures) -> Mapping[str, str]:
-    """The HTML of each section, by its id."""
+def sections_of(figures: Figures, drawn: Figures | None = None) -> Mapping[str, str]:
+    """The HTML of each section, by its id; without those that were made of the same figures in `drawn`."""
+    same = (
+        set() if drawn is None else {name for name, made_of in _MADE_OF.items() if made_of(figures) is made_of(drawn)}
+    )
     values = view(figures)
-    return {name: rendered(f"section_{name}.html", **values) for name in SECTIONS}
+    return {name: rendered(f"section_{name}.html", **values) for name in SECTIONS if name not in same}
 
 
 def title_of(figures: Figures) -> str:
