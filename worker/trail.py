@@ -13,6 +13,7 @@ from worker.status import Status
 
 MOST_POINTS = 360
 COARSEST = timedelta(seconds=60)
+LONGEST = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Trail:
         """Takes down what was read just now."""
         point = Point(self._now(), *_figures(found))
         points = self._points
+        while points and points[-1].at > point.at:  # the clock was put back
+            points.pop()
+        while points and points[0].at < point.at - LONGEST:
+            del points[0]
         # The last point is always the newest; what came too soon after the one before it, it replaces.
         if len(points) > 1 and points[-1].at - points[-2].at < self._apart:
             points.pop()

@@ -58,12 +58,16 @@ def line(points: Sequence[Point], figure: Callable[[Point], float]) -> Line | No
     if len(points) < 2 or (total_s := (points[-1].at - points[0].at).total_seconds()) <= 0:
         return None
     most = max(map(figure, points))
-    scale = HEIGHT / most if most else 0.0
+
+    def height(point: Point) -> str:
+        # Not by a factor: rounded, the highest would stand above the box.
+        return f"{HEIGHT * (1 - figure(point) / most) if most else HEIGHT:.1f}"
+
     steps = []
     for point in points:
         x = WIDTH * (point.at - points[0].at).total_seconds() / total_s
-        steps.append(f"H{x:.1f}V{HEIGHT - figure(point) * scale:.1f}")
-    stroke = f"M0,{HEIGHT - figure(points[0]) * scale:.1f}{''.join(steps)}"
+        steps.append(f"H{x:.1f}V{height(point)}")
+    stroke = f"M0,{height(points[0])}{''.join(steps)}"
     return Line(stroke, f"{stroke}V{HEIGHT:g}H0Z", most, points[0].at, points[-1].at)
 
 
