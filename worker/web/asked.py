@@ -101,7 +101,11 @@ def guarded_form(doorman: Doorman, answer: Answer, *, open_to_all: bool = False)
         full = Asked(request=asked.request, visitor=asked.visitor, form=form)
         if not asked.visitor.by_token:
             if not doorman.is_from_us(asked.request):
-                raise Refused(403, "This was not sent by a page of this service. Nothing was changed.")
+                raise Refused(
+                    403,
+                    "This was not sent by a page of this service. Nothing was changed. "
+                    "If it was, by way of a proxy, the proxy's name has to be in http.hosts.",
+                )
             if not open_to_all:
                 if not asked.visitor.may_change:
                     raise Refused(403, "You are not signed in, or not any more. Nothing was changed.")

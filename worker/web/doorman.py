@@ -21,12 +21,12 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from itsdangerous import BadData, URLSafeTimedSerializer
@@ -38,6 +38,8 @@ from worker.token import TokenSource
 SIGNED_IN_S = 12 * 3600
 LONGEST_NAME = 60
 _MARKS_OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+# By hand, since what urllib makes of [::1].example differs from one Python to the next.
+_PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<name>[^\[\]:@/?#\\\s]+))(?::[0-9]*)?")
 _SESSION, _FORM = "caspen-sync session", "caspen-sync form"
 
 
@@ -69,7 +71,8 @@ class Doorman:
     def __init__(self, token: TokenSource | None, *, hosts: Collection[str], loopback: bool) -> None:
         """`hosts`: further names of ours. `loopback`: whether only this host can reach us."""
         self._token = token
-        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
+        self._given = {host.lower() for host in hosts}
+        self._hosts = {"localhost", socket.gethostname().lower(), *self._given}
         self._loopback = loopback
 
     def is_ours(self, request: web.BaseRequest) -> bool:
@@ -78,14 +81,13 @@ class Doorman:
 
     def is_from_us(self, request: web.BaseRequest) -> bool:
         """Whether a browser says that a page of ours sends this."""
-        origin = urlsplit(request.headers.get("Origin", ""))
-        if origin.scheme not in ("http", "https"):
+        scheme, _, place = request.headers.get("Origin", "").lower().partition("://")
+        name = _name_in(place)
+        if scheme not in ("http", "https") or not name:
             return False
-        # Behind a proxy the Host may be another one; its own name is in http.hosts then.
-        name = _name_in(origin.netloc)
-        return origin.netloc.lower() == request.headers.get("Host", "").lower() or (
-            name not in ("", "localhost") and name in self._hosts
-        )
+        # Behind a proxy the Host may be another one; its own name is in http.hosts then. This host's own names do not
+        # count: they are those of its other services as well.
+        return place == request.headers.get("Host", "").lower() or (name != "localhost" and name in self._given)
 
     def visitor(self, request: web.BaseRequest) -> Visitor:
         """Who asks this."""
@@ -102,12 +104,12 @@ class Doorman:
 
     def is_form_of(self, visitor: Visitor, word: str) -> bool:
         """Whether a form with this word came from a page that we made for them."""
-        return bool(visitor.form_word) and hmac.compare_digest(visitor.form_word.encode(), word.encode())
+        return bool(visitor.form_word) and _same(visitor.form_word, word)
 
     def is_token(self, given: str) -> bool:
         """Whether this is the token."""
         held = self._held()
-        return held is not None and hmac.compare_digest(held.encode(), given.encode())
+        return held is not None and _same(held, given)
 
     def let_in(self, request: web.BaseRequest, response: web.StreamResponse, name: str) -> None:
         """From now on, this browser is signed in under this name. For who has shown the token."""
@@ -135,10 +137,7 @@ class Doorman:
         return self._loopback and is_loopback(name) and not any(mark in request.headers for mark in _MARKS_OF_PROXIES)
 
     def _is_our_name(self, name: str) -> bool:
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(name)
-            return True
-        return name in self._hosts
+        return _is_ip(name) or name in self._hosts
 
     def _held(self) -> str | None:
         if self._token is None:
@@ -160,10 +159,15 @@ class Doorman:
         return hmac.new(held.encode(), f"{_FORM} {session['nonce']}".encode(), "sha256").hexdigest()
 
 
+def _same(one: str, other: str) -> bool:
+    """In a time that tells nothing; also where a header has bytes that are no text."""
+    return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass"))
+
+
 def _read(signer: URLSafeTimedSerializer, session: str) -> Mapping[str, Any] | None:
     try:
         read = signer.loads(session, max_age=SIGNED_IN_S)
-    except BadData:
+    except (BadData, UnicodeError):
         return None
     return read if isinstance(read, dict) and {"name", "nonce"} <= read.keys() else None
 
@@ -174,11 +178,19 @@ def _cookie_of(request: web.BaseRequest) -> str:
     return f"caspen_sync_{port if port.isascii() and port.isdigit() else 80}"
 
 
-def _name_in(netloc: str) -> str:
-    """The host in HOST, HOST:PORT or [v6]:PORT, in lower case; empty where there is none."""
-    if set(netloc) & set("@/?#\\"):
-        return ""
+def _is_ip(name: str) -> bool:
     try:
-        return urlsplit(f"//{netloc}").hostname or ""
+        ipaddress.ip_address(name)
     except ValueError:
+        return False
+    return True
+
+
+def _name_in(place: str) -> str:
+    """The host in HOST, HOST:PORT or [v6]:PORT, in lower case; empty where there is none, or something else besides."""
+    found = _PLACE.fullmatch(place)
+    if found is None:
         return ""
+    if found["v6"] is not None and not _is_ip(found["v6"]):
+        return ""
+    return (found["v6"] or found["name"]).lower()
