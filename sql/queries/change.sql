@@ -4,7 +4,10 @@
 SELECT o.id, o.account, o.appointment_id, o.lane, o.source, o.created_at, o.state, o.finished_at, o.attempts,
        o.last_error AS error, named.fields, named.superseded
 FROM caspen_sync.outbox o
-LEFT JOIN caspen_sync.appointment s ON s.account = o.account AND s.appointment_id = o.appointment_id
+LEFT JOIN LATERAL ( -- the limit: else the planner joins the account's appointments, where it has seen none
+    SELECT x.set_by FROM caspen_sync.appointment x
+    WHERE x.account = o.account AND x.appointment_id = o.appointment_id LIMIT 1
+) AS s ON true
 CROSS JOIN LATERAL (
     SELECT array_agg(key.field ORDER BY key.field) AS fields,
            coalesce(array_agg(key.field ORDER BY key.field) FILTER (WHERE (s.set_by ->> key.field)::bigint > o.id), '{}')
