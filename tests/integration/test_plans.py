@@ -147,7 +147,19 @@ async def test_a_claim_reads_no_more_than_its_batch(database: Database, worker_c
     assert read["rate_slot"] <= 2 * 60, read
 
 
-@pytest.mark.parametrize(("name", "args"), [("status", []), ("strangers", [10_000])])
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("status", []),
+        ("strangers", [10_000]),
+        ("glance", []),
+        ("sent_lately", [60]),
+        ("parked_reasons", [20]),
+        ("parked_of_reason", [None, "x", 0, 500]),
+        ("standing", ["app_1"]),
+        ("change", ["default", 1]),
+    ],
+)
 async def test_how_it_is_is_read_through_indexes(
     worker_connection: asyncpg.Connection, name: str, args: list[Any]
 ) -> None:
