@@ -95,6 +95,39 @@ async def test_what_takes_long_is_kept_long(database: Database, took_s: float, k
     assert (await reading.get(0.0 if kept_s < 60 else 1e9)).age_s == 0.0
 
 
+async def test_who_asks_sparingly(database: Database) -> None:
+    """What took long is not read again for so many times of that; who asks otherwise is not held to it."""
+    clock = Clock()
+    reading = SharedReading(database.pool, status, now=clock.now)
+    async with held(database):
+        asked = asyncio.create_task(reading.get(0.0))
+        await one_reads(database)
+        clock.now_s += 0.1
+    await asked
+    clock.now_s += 19.8
+    assert (await reading.get(0.0, times=200)).age_s == pytest.approx(19.9)
+    assert (await reading.get(0.0)).age_s == 0.0
+
+
+async def test_one_that_takes_long_by_chance(database: Database) -> None:
+    """What is read quickly, else, is read again as soon as before; when the next one takes long as well, it was no
+    chance."""
+    clock = Clock()
+    reading = SharedReading(database.pool, status, now=clock.now)
+    await reading.get(0.0)
+    for kept_s in (1.0, 25.0):
+        clock.now_s += 5
+        async with held(database):
+            asked = asyncio.create_task(reading.get(0.0))
+            await one_reads(database)
+            clock.now_s += 0.5
+        assert (await asked).age_s == 0.5
+        clock.now_s += kept_s - 0.5 - 0.01
+        assert (await reading.get(0.0)).age_s == pytest.approx(kept_s - 0.01)
+    clock.now_s += 0.02
+    assert (await reading.get(0.0)).age_s == 0.0
+
+
 async def test_all_who_come_meanwhile_share_one(database: Database) -> None:
     """Fifty askers are one reading over one connection; one of them who goes away takes nothing from the others."""
     reading = SharedReading(database.pool, status)
