@@ -1,21 +1,29 @@
-"""The pages' contents without a browser: figures that agree with the JSON and the database, lists, and decisions over many
-changes at once."""
+"""The pages' contents without a browser: figures that agree with the JSON and the database, lists, and decisions over
+many changes at once."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
+from tests.support import statuspage
 from tests.support.canary import NOTE
 from tests.support.claims import registered
 from tests.support.database import Database
 from tests.support.parking import parked
-from tests.support.statuspage import WITH_TOKEN, Visitor, surgery
+from tests.support.statuspage import WITH_TOKEN, surgery
 from tests.support.waiting import eventually
+from worker.telemetry import log
 from worker.web import changes as module
+from worker.web.access import Access
+from worker.web.asked import Asked
+from worker.web.changes import Changes
+from worker.web.doorman import Visitor
 
 GONE = "gave up after 20 attempts: 503"
 NO_ROOM = "422 validation failed: room_id"
@@ -24,6 +32,14 @@ NO_ROOM = "422 validation failed: room_id"
 def text_of(page: str) -> str:
     """What a person reads of it."""
     return " ".join(re.sub(r"<[^>]+>", " ", page.partition("<main")[2].partition("</main>")[0]).split())
+
+
+def requests_of(found: Any) -> dict[str, int]:
+    """By outcome, of the last hour."""
+    requests: Counter[str] = Counter()
+    for minute in found["lately"]["minutes"]:
+        requests.update(minute["requests"])
+    return dict(requests)
 
 
 def ids_on(page: str) -> list[int]:
@@ -39,13 +55,14 @@ async def test_the_json_has_every_figure(database: Database) -> None:
         for number in range(3):
             await database.write(f"app_{number}", {"note": NOTE}, account="north")
         await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
-        visitor = Visitor(one.address)
+        visitor = statuspage.Visitor(one.address)
 
         async def settled() -> Any:
             found = json.loads((await visitor.get("/api/status")).text)
             accounts = {each["account"]: each for each in found["status"]["accounts"]} if found["status"] else {}
             done = accounts.keys() == {"default", "north"} and not accounts["default"]["live"]
-            return found if done and accounts["north"]["pause_kind"] == "refused" and found["lately"] else None
+            refused = done and accounts["north"]["pause_kind"] == "refused"
+            return found if refused and found["lately"] and requests_of(found).get("synced") == 5 else None
 
         found = await eventually(settled, what="one account is in step, the other is refused")
         page = (await visitor.get("/")).text
@@ -57,11 +74,9 @@ async def test_the_json_has_every_figure(database: Database) -> None:
         assert 'id="pending" data-value="3"' in page
         assert re.search(r"next try in \d+ s", shown)
         assert 0 < north["paused_for_s"] <= 60
-        requests = {}
-        for minute in found["lately"]["minutes"]:
-            for outcome, count in minute["requests"].items():
-                requests[outcome] = requests.get(outcome, 0) + count
-        assert requests["synced"] == await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'synced'")
+        requests = requests_of(found)
+        refused = "SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'refused'"
+        assert requests == {"synced": 5, "refused": await database.value(refused)}
         assert f"{requests['synced']} accepted" in shown
         assert f"{requests['refused']} access token refused" in shown
         (reason,) = found["lately"]["reasons"]
@@ -80,7 +95,7 @@ async def test_the_list_of_parked_changes(database: Database) -> None:
     other = await parked(database, "app_gone", {"note": NOTE}, error=GONE, account="north")
     last = await parked(database, "app_last", {"room_id": 1}, error=NO_ROOM)
     async with surgery(database, **WITH_TOKEN) as one:
-        visitor = Visitor(one.address)
+        visitor = statuspage.Visitor(one.address)
         await visitor.sign_in()
         page = (await visitor.get("/parked")).text
         assert ids_on(page) == first
@@ -100,7 +115,7 @@ async def test_the_list_of_parked_changes(database: Database) -> None:
 
 
 @pytest.mark.parametrize("action", ["retry", "discard"])
-async def test_all_of_a_reason_at_once(database: Database, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_of_a_reason_at_once(database: Database, action: str) -> None:
     """After having asked, with a reason for whoever looks later; and the others stay. What newer changes have set
     altogether is not sent again, and that is said."""
     ids = [await parked(database, f"app_{number}", {"room_id": 7}, error=NO_ROOM) for number in range(5)]
@@ -111,7 +126,7 @@ async def test_all_of_a_reason_at_once(database: Database, action: str, monkeypa
     )
     digest = await database.value(f"SELECT md5('{NO_ROOM}')")
     async with surgery(database, **WITH_TOKEN) as one:
-        visitor = Visitor(one.address)
+        visitor = statuspage.Visitor(one.address)
         await visitor.sign_in()
         form = {"word": visitor.word, "reason": digest, "whole": "1"}
         asked = await visitor.post(f"/{action}", form)
@@ -128,21 +143,23 @@ async def test_all_of_a_reason_at_once(database: Database, action: str, monkeypa
         states = await database.rows("SELECT id, state FROM caspen_sync.outbox")
         assert {row["id"] for row in states if row["state"] == "parked"} == {other}
         people = await database.rows("SELECT change_id, action, who, reason FROM caspen_sync.intervention")
-        assert {tuple(row) for row in people} == {(number, action, "Ann (page)", "rooms were renumbered") for number in ids}
+        assert {tuple(row) for row in people} == {
+            (number, action, "Ann (page)", "rooms were renumbered") for number in ids
+        }
 
 
 async def test_more_than_a_click_can_do(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest of them are done, and the list shows that there are more."""
+    """Then the oldest are done, and the list shows that there are more."""
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
     ids = [await parked(database, f"app_{number}", {"room_id": 7}, error=NO_ROOM) for number in range(3)]
-    digest = await database.value(f"SELECT md5('{NO_ROOM}')")
-    async with surgery(database, **WITH_TOKEN) as one:
-        visitor = Visitor(one.address)
-        await visitor.sign_in()
-        form = {"word": visitor.word, "reason": digest, "sure": "1", "id": str(ids[0])}
-        done = await visitor.post("/discard", form)
-        page = (await visitor.get(done.headers["Location"])).text
-        assert "1 change was discarded." in text_of(page)
-        assert ids_on(page) == ids[1:]
+    page = Changes(Access(database.pool), log())
+    form = (("whole", "1"), ("sure", "1"))
+    ann = Visitor(name="Ann", looks=True, token_set=True)
+    request = make_mocked_request("POST", "/discard")
+    done = await page.discard(Asked(request=request, visitor=ann, form=form))
+    assert done.headers["Location"] == "/parked?did=discard&n=2"
+    left = await database.rows("SELECT id FROM caspen_sync.outbox WHERE state = 'parked'")
+    assert [row["id"] for row in left] == ids[2:]
 
 
 async def test_where_an_appointment_stands(database: Database) -> None:
@@ -151,7 +168,7 @@ async def test_where_an_appointment_stands(database: Database) -> None:
         await database.write("app_1", {"note": NOTE})
         await one.clinic.all_synced()
         change = await parked(database, "app_1", {"room_id": 7}, error=NO_ROOM, account="north")
-        page = (await Visitor(one.address).get("/appointment?id=app_1")).text
+        page = (await statuspage.Visitor(one.address).get("/appointment?id=app_1")).text
         shown = text_of(page)
         assert "Account default : No change waits. Caspen's last answer came at" in shown
         assert re.search(r"accepted 200 \d+ ms 1", shown)

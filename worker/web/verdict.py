@@ -84,7 +84,7 @@ def verdict(found: Status, configured: Collection[str]) -> Verdict:
         moving = _moving(found, configured)
         return Verdict(
             level="stopped",
-            headline=_not_reached(found)
+            headline=_not_reached(found, moving)
             if moving < pending
             else f"{_on_its_way(found)}, but new ones of some accounts would not reach Caspen",
             details=_others(moving) if moving < pending else "; ".join(_how_soon(found)),
@@ -124,8 +124,11 @@ def _number(found: Status) -> str:
     return f"{at_least}{counted(_pending(found), 'change')}"
 
 
-def _not_reached(found: Status) -> str:
-    return f"{_number(found)} {'has' if _pending(found) == 1 else 'have'} not reached Caspen"
+def _not_reached(found: Status, moving: int) -> str:
+    if not moving:
+        return f"{_number(found)} {'has' if _pending(found) == 1 else 'have'} not reached Caspen"
+    number = _number(found)
+    return f"{_pending(found) - moving:,} of {number[0].lower()}{number[1:]} cannot reach Caspen now"
 
 
 def _on_its_way(found: Status) -> str:
@@ -140,7 +143,7 @@ def _others(moving: int) -> str:
     """What is not stopped."""
     if not moving:
         return "Nothing is lost: what waits is kept in the database."
-    return f"{moving:,} of them {'is' if moving == 1 else 'are'} on the way; the others are kept in the database."
+    return f"{moving:,} {'is' if moving == 1 else 'are'} on the way; the others are kept in the database."
 
 
 def _how_soon(found: Status) -> Iterator[str]:
