@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.settings import SECRET, complaint
 from worker import config
 from worker.config import Settings, find_config, load, validated
 from worker.errors import ConfigError
 
-SECRET = "s3cret-2f9c"
 PLACES = config.DEFAULT_FILES
 
 
@@ -30,14 +30,6 @@ def written(text: str, name: str = "config.toml") -> Path:
     path = Path.cwd() / name
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def complaint(values: dict[str, Any]) -> str:
-    """What is said of these values. The secret is looked for in the whole traceback, as a crash report has it."""
-    with pytest.raises(ConfigError) as caught:
-        validated(values, origin="here")
-    assert SECRET not in "".join(traceback.format_exception(caught.value))
-    return str(caught.value)
 
 
 # -- where from ------------------------------------------------------------------------------------------------------
@@ -286,57 +278,6 @@ def test_an_unknown_key_comes_with_a_hint(key: str, hint: str) -> None:
     assert complaint(nested(key, SECRET)) == f"here: {key}: no such key; {hint}"
 
 
-@pytest.mark.parametrize(
-    ("url", "sound"),
-    [
-        ("https://api.caspen.com/v1", True),
-        ("https://api.caspen.com:8443/v1", True),
-        ("http://localhost:8460/v1", True),
-        ("http://127.0.0.1/v1", True),
-        ("http://[::1]:8460/v1", True),
-        ("http://api.caspen.com/v1", False),
-        ("http://localhost.caspen.com/v1", False),
-        ("http://127.0.0.1.caspen.com/v1", False),
-        ("http://10.0.0.1/v1", False),
-        ("http://0.0.0.0/v1", False),
-    ],
-)
-def test_plain_http_is_for_loopback(url: str, *, sound: bool) -> None:
-    """The token would travel in the clear."""
-    if sound:
-        assert validated({"api": {"base_url": url}}).api.base_url == url
-    else:
-        assert "https://" in complaint({"api": {"base_url": url}})
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://proxy.example:3128",
-        "http://10.0.0.1:3128/",
-        "https://proxy:443",
-        "http://[::1]:3128",
-        f"http://user:{SECRET}%40@proxy:3128",
-    ],
-)
-def test_a_proxy(url: str) -> None:
-    """A scheme, a host and a port, perhaps a user and a password; kept as it was written, and shown to nobody."""
-    settings = validated({"api": {"proxy": url}})
-    assert settings.api.proxy is not None
-    assert settings.api.proxy.get_secret_value() == url
-    assert url not in f"{settings!r} {settings.model_dump()}"
-
-
-def test_a_proxy_goes_with_https_only() -> None:
-    """Without TLS to the API the proxy would read the token; a bad base_url is complained of by itself."""
-    proxy = f"http://u:{SECRET}@proxy:3128"
-    line = complaint({"api": {"base_url": "http://localhost:8460/v1", "proxy": proxy}})
-    assert line.startswith("here: api.proxy: goes with an https:// api.base_url only")
-    line = complaint({"api": {"base_url": "ftp://localhost/v1", "proxy": proxy}})
-    assert line.startswith("here: api.base_url: ")
-    assert "\n" not in line
-
-
 def test_the_proxy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its password is better kept; a bad one is named by its key and not quoted."""
     monkeypatch.setenv("CASPEN_SYNC_API__PROXY", f"http://u:{SECRET}@proxy:3128")
@@ -348,18 +289,6 @@ def test_the_proxy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigError, match=r"^environment: api\.proxy: must be http://host:port") as caught:
         load()
     assert SECRET not in "".join(traceback.format_exception(caught.value))
-
-
-def test_names_of_the_page() -> None:
-    """In small letters, however they are written: that is how they are compared. None need be there."""
-    names = ["Sync.Example", "sync-1", "x_y.internal", "10.0.0.1"]
-    assert validated({"http": {"hosts": names}}).http.hosts == ("sync.example", "sync-1", "x_y.internal", "10.0.0.1")
-    assert validated({}).http.hosts == ()
-
-
-def test_a_base_url_may_end_in_a_slash() -> None:
-    """Nobody has to know whether it must."""
-    assert validated({"api": {"base_url": "https://h/v1/"}}).api.base_url == "https://h/v1"
 
 
 @pytest.mark.parametrize(

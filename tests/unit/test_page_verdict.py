@@ -315,7 +315,7 @@ def test_thousands_of_accounts() -> None:
     ]
     said = verdict(found(*accounts), DEFAULT)
     assert said.headline == "2,000 of 4,000 changes cannot reach Caspen now"
-    assert said.details == "2,000 of them are on the way; the others are kept in the database."
+    assert said.details == "2,000 are on the way; the others are kept in the database."
     assert [one.urgent for one in said.troubles] == [True] * 2000 + [False] * 2
     assert said.troubles[0].what.startswith("Caspen is out of order for account a1 (")
 
