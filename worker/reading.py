@@ -22,6 +22,8 @@ KEPT_AT_LEAST_S = 1.0
 KEPT_AT_MOST_S = 60.0
 # A reading is kept for so many times what it took: Postgres spends 2 % of one core on them, at the most.
 KEPT_TIMES = 50
+# What a first reading takes, in seconds, tells of the backlog only if it is more than this.
+COLD_S = 0.25
 
 
 class Connections(Protocol):
@@ -120,7 +122,10 @@ class SharedReading(Generic[T]):
         return reading
 
     def _usual_s(self, took_s: float) -> float:
-        """One that takes long after one that did not is chance, and else the next one tells: figures that are quickly
-        counted do not stand still for that."""
+        """One that takes long after one that did not is chance, or else the next one tells. So it is with the first,
+        for which a connection reads catalogs and plans. Figures that are quickly counted do not stand still for
+        that."""
         before_s, self._took_s = self._took_s, took_s
-        return took_s if before_s is None else min(took_s, before_s)
+        if before_s is None:
+            return took_s if took_s > COLD_S else 0.0
+        return min(took_s, before_s)

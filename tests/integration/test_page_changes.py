@@ -3,6 +3,7 @@ many changes at once."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -174,3 +175,35 @@ async def test_where_an_appointment_stands(database: Database) -> None:
         assert re.search(r"accepted 200 \d+ ms 1", shown)
         assert f"Change {change} : {NO_ROOM}" in shown
         assert f"/change?account=north&amp;id={change}" in page
+
+
+async def test_what_was_just_done_shows_at_once(database: Database) -> None:
+    """Not the reading from before: who stops an account sees on the next page that it is stopped."""
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = statuspage.Visitor(one.address)
+        await visitor.sign_in()
+        for _ in range(3):
+            assert "Changes are sent as they come" in text_of((await visitor.get("/account?name=default")).text)
+            form = {"word": visitor.word, "name": "default", "why": "Caspen moves house"}
+            done = await visitor.post("/pause", form)
+            shown = text_of((await visitor.get(done.headers["Location"])).text)
+            assert "A person has stopped the sending : Ann (page): Caspen moves house" in shown
+            await visitor.post("/resume", form)
+
+
+async def test_the_work_does_not_wait_for_pages(database: Database) -> None:
+    """However many pages wait for the database, they have one connection between them, and changes go out meanwhile."""
+    change = await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
+    async with surgery(database) as one:
+        visitor = statuspage.Visitor(one.address)
+        async with database.pool.acquire() as conn:
+            await conn.execute("BEGIN; LOCK TABLE caspen_sync.intervention")
+            path = f"/change?account=default&id={change}"
+            asked = [asyncio.create_task(visitor.get(path)) for _ in range(20)]
+            await eventually(one.clinic.waits_for_a_lock, what="a page waits")
+            await one.clinic.write(20)
+            synced = "SELECT count(*) = 20 FROM caspen_sync.outbox WHERE state = 'synced'"
+            await eventually(lambda: database.value(synced), what="the changes are synced")
+            assert await one.clinic.backends("count(*)", "wait_event_type = 'Lock'") == 1
+            await conn.execute("ROLLBACK")
+        assert {(await page).status for page in asked} <= {200, 503}

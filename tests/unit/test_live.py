@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.support.waiting import eventually
 from tests.support.web import held, listening_here, said_to
-from worker.web import live
+from worker.web import live, server
 from worker.web.doorman import Doorman
 from worker.web.figures import Figures, Looks
 from worker.web.live import Live
@@ -140,3 +141,15 @@ async def test_a_stream_ends_after_a_while(monkeypatch: pytest.MonkeyPatch) -> N
     async with streaming(Counted()) as (port, stream):
         assert b"first" in await said_to(port, ASK, limit_s=10)
         assert stream.viewers == 0
+
+
+async def test_a_stream_outlasts_other_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those are cut after a while, whatever they do; a stream goes on, and what changes still comes."""
+    monkeypatch.setattr(server, "CONNECTION_S", 0.3)
+    looks = Counted()
+    async with streaming(looks) as (port, _), held(port, ASK) as reader:
+        await event(reader)
+        began = time.monotonic()
+        while time.monotonic() < began + 1.0:
+            looks.headline = f"at {time.monotonic()}"
+            assert looks.headline in await event(reader)
