@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from worker.status import Status
 
+# For six hours, these are about a minute apart.
 MOST_POINTS = 360
-COARSEST = timedelta(seconds=60)
 LONGEST = timedelta(hours=6)
 
 
@@ -50,13 +50,9 @@ class Trail:
         if len(points) > 1 and points[-1].at - points[-2].at < self._apart:
             points.pop()
         points.append(point)
-        if len(points) <= MOST_POINTS:
-            return
-        if self._apart < COARSEST:
+        if len(points) > MOST_POINTS:
             self._apart *= 2
             self._points = points[-1::-2][::-1]
-        else:
-            del points[0]
 
 
 def _figures(found: Status) -> tuple[int, float]:
