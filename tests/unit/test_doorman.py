@@ -193,6 +193,9 @@ def test_signed_in() -> None:
     assert (visitor.name, visitor.looks, visitor.token_set, visitor.by_token) == ("Ann", True, True, False)
     assert visitor.may_change
     assert len(visitor.form_word) == 64
+    assert with_session(
+        who, signed({"name": "Ann", "nonce": "n"})
+    ).may_change  # as the tests of forged ones sign theirs
 
 
 def test_what_the_browser_keeps() -> None:

@@ -115,6 +115,14 @@ async def test_the_first_is_waited_for(clock: Clock, monkeypatch: pytest.MonkeyP
     assert len(reading.asked) == 2
 
 
+async def test_who_would_not_wait_waits_for_the_first(clock: Clock) -> None:
+    """Where nothing is known yet there is nothing to have instead."""
+    reading = Reading()
+    asyncio.get_running_loop().call_later(0.01, reading.goes_on.set)
+    assert await newest(reading).get(once_known_s=0.0) == Found(1)
+    assert clock.now_s == 1000.0
+
+
 async def test_the_last_one_is_told_while_the_next_takes_long(clock: Clock) -> None:
     """Who rather has it than waits gets it at once, with its age; the one that goes on is told when it is there."""
     reading = Reading()

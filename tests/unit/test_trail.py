@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.statuses import account, found
 from worker.status import Stranger
-from worker.trail import COARSEST, LONGEST, MOST_POINTS, Trail
+from worker.trail import LONGEST, MOST_POINTS, Trail
 
 BEGAN = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 
@@ -71,13 +71,14 @@ def test_one_a_second_at_first() -> None:
 
 
 def test_the_newest_is_always_there() -> None:
-    """However soon it came after the one before, and whenever points were thinned out."""
+    """However soon it came after the one before, and whenever points were thinned out, so that they are never many."""
     clock = Clock()
     trail = Trail(now=clock.now)
     for number in range(5000):
         clock.at += timedelta(seconds=0.4)
         trail.add(found(account(live=number)))
         assert (trail.points[-1].pending, trail.points[-1].at) == (number, clock.at)
+        assert len(trail.points) <= MOST_POINTS
 
 
 def test_from_its_begin_until_now() -> None:
@@ -95,7 +96,7 @@ def test_six_hours_at_one_a_minute() -> None:
     points = trail.points
     assert points[-1].at == BEGAN + timedelta(days=1)
     assert timedelta(hours=5, minutes=55) <= points[-1].at - points[0].at <= LONGEST == timedelta(hours=6)
-    assert all(gap == pytest.approx(COARSEST.total_seconds(), abs=5) for gap in gaps_s(trail)[:-1])
+    assert all(60 <= gap <= 70 for gap in gaps_s(trail)[:-1])
 
 
 def test_seldom_readings_are_all_kept() -> None:
