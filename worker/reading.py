@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
@@ -60,17 +61,19 @@ class SharedReading(Generic[T]):
         read: Callable[[asyncpg.Connection], Awaitable[T]],
         *,
         kept_at_least_s: float = KEPT_AT_LEAST_S,
+        usual_of: int = 2,
         told: Callable[[T], None] | None = None,
         now: Callable[[], float] = clock.now,
     ) -> None:
-        """`read`: what is read. `told`: hears of each new reading. `now`: seconds since some fixed moment."""
+        """`read`: what is read. `usual_of`: the quickest of so many in a row tells how long the next one takes. `told`:
+        hears of each new reading. `now`: seconds since some fixed moment."""
         self._pool = pool
         self._reads = read
         self._kept_at_least_s = kept_at_least_s
         self._told = told
         self._now = now
         self._newest: _Reading[T] | None = None
-        self._took_s: float | None = None
+        self._took_s: deque[float] = deque(maxlen=usual_of)
         self._going_on: asyncio.Task[_Reading[T]] | None = None
 
     async def get(self, max_age_s: float, *, times: int = KEPT_TIMES) -> T:
@@ -122,10 +125,8 @@ class SharedReading(Generic[T]):
         return reading
 
     def _usual_s(self, took_s: float) -> float:
-        """One that takes long after one that did not is chance, or else the next one tells. So it is with the first,
-        for which a connection reads catalogs and plans. Figures that are quickly counted do not stand still for
-        that."""
-        before_s, self._took_s = self._took_s, took_s
-        if before_s is None:
-            return took_s if took_s > COLD_S else 0.0
-        return min(took_s, before_s)
+        """One that takes long after one that did not is chance, or else the next ones tell. So it is with the first, for
+        which a connection reads catalogs and plans. Figures that are quickly read do not stand still for that."""
+        self._took_s.append(took_s)
+        quickest_s = min(self._took_s)
+        return 0.0 if len(self._took_s) == 1 and quickest_s <= COLD_S else quickest_s

@@ -20,6 +20,8 @@ from worker.web.verdict import Verdict, no_count, no_verdict, verdict
 
 # Pauses, budgets and workers are looked at so often while anybody looks, in seconds: a pause shows within a second.
 GLANCE_S = 0.4
+# What disturbs a machine for a moment disturbs some in a row.
+GLANCES = 10
 # What takes counting, in seconds; see `reading` for large backlogs.
 COUNTS_S = 1.0
 # What counting takes has to have passed so often before it is done again for those who look: of one core, Postgres
@@ -57,7 +59,9 @@ class Looks:
         """`pool`: for what may wait for nobody. `configured`: the accounts that the configuration names."""
         self._counts = Newest(counts, max_age_s=COUNTS_S, times=COUNTS_TIMES)
         self._lately = Newest(SharedReading(access, lately), max_age_s=COUNTS_S, times=LATELY_TIMES)
-        self._glance = Newest(SharedReading(pool, glance, kept_at_least_s=GLANCE_S), max_age_s=GLANCE_S)
+        self._glance = Newest(
+            SharedReading(pool, glance, kept_at_least_s=GLANCE_S, usual_of=GLANCES), max_age_s=GLANCE_S
+        )
         self._trail = trail
         self._configured = configured
 
