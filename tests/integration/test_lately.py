@@ -73,9 +73,11 @@ async def test_the_last_hour(database: Database) -> None:
         await registered(database, account=account)
     now = await this_minute(database)
     early, late = now - timedelta(minutes=58), now - timedelta(minutes=2)
-    await request(database, late + timedelta(seconds=1), changes=3)
+    for second in (1, 3, 2):
+        await request(database, late + timedelta(seconds=second))
     await request(database, late + timedelta(seconds=59), changes=2, account="north")
-    await request(database, late + timedelta(seconds=7), "retry")
+    for second in (9, 7):
+        await request(database, late + timedelta(seconds=second), "retry")
     await request(database, early)
     await request(database, now - timedelta(minutes=60, seconds=1), "rejected")
     minutes = (await read(database)).minutes
@@ -85,11 +87,11 @@ async def test_the_last_hour(database: Database) -> None:
     assert ats[-1] in (now, now + timedelta(minutes=1))
     by_minute = {minute.at: minute for minute in minutes if minute.requests}
     assert set(by_minute) == {early, late}
-    assert by_minute[late].requests == {"synced": 2, "retry": 1}
-    assert by_minute[late].changes == {"synced": 5, "retry": 1}
+    assert by_minute[late].requests == {"synced": 4, "retry": 2}
+    assert by_minute[late].changes == {"synced": 5, "retry": 2}
     assert by_minute[late].last_at == {
         "synced": late + timedelta(seconds=59),
-        "retry": late + timedelta(seconds=7),
+        "retry": late + timedelta(seconds=9),
     }
     assert (minutes[30].requests, minutes[30].changes, minutes[30].last_at) == ({}, {}, {})
 
