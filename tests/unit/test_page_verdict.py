@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.statuses import account, found
 from worker.claims import PauseKind
 from worker.status import STRANGERS_COUNTED, AccountStatus, Status, Stranger
-from worker.web.verdict import Trouble, clipped, no_count, no_verdict, span, verdict
+from worker.web.verdict import Trouble, no_count, no_verdict, verdict
 
 ALL = "All changes have reached Caspen"
 NROTH = Stranger(account="nroth", changes=3, oldest_s=10.0)
@@ -373,32 +373,3 @@ def test_before_the_first_count() -> None:
     said = no_count()
     assert (said.level, said.troubles) == ("unknown", ())
     assert "reached" not in said.headline
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (-5, "0 s"),
-        (0, "0 s"),
-        (0.4, "0 s"),
-        (4, "4 s"),
-        (59.6, "1 min"),
-        (60, "1 min"),
-        (725, "12 min 5 s"),
-        (3599.7, "1 h"),
-        (3605, "1 h"),
-        (10_925, "3 h 2 min"),
-        (86_400, "1 d"),
-        (86_700, "1 d"),
-        (356_400, "4 d 3 h"),
-    ],
-)
-def test_a_span(seconds: float, said: str) -> None:
-    """Two units at most, the second only if it follows the first and is not zero; nothing is below zero."""
-    assert span(seconds) == said
-
-
-def test_clipped() -> None:
-    """What fits is left alone, and what does not ends in an ellipsis that fits."""
-    assert clipped("abc", 3) == "abc"
-    assert clipped("abcd", 3) == "ab…"
