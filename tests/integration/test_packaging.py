@@ -71,12 +71,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_the_wheel_holds_the_package_and_its_sql(built: Built) -> None:
-    """All SQL and the typing marker are inside; tests and CI are not, and no second top-level package."""
+    """All SQL, what Grafana is given and the typing marker are inside; tests and CI are not, and no second top-level
+    package."""
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
     sql = {f"worker/{path.relative_to(CHECKOUT).as_posix()}" for path in (CHECKOUT / "sql").rglob("*.sql")}
     assert {name for name in names if name.endswith(".sql")} == sql
-    assert "worker/py.typed" in names
+    assert {"worker/py.typed", "worker/grafana/dashboard.json", "worker/grafana/alerts.yml"} <= names
     assert {name.split("/")[0] for name in names} == {"worker", f"caspen_sync-{__version__}.dist-info"}
 
 
@@ -90,7 +91,8 @@ def test_the_sdist_holds_what_it_takes_to_test(built: Built) -> None:
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
 async def test_an_installed_command_finds_its_sql(built: Built, kind: str, empty_database: str, tmp_path: Path) -> None:
-    """In a fresh venv, called from a folder that has nothing to do with it: the version, and a schema that migrates."""
+    """In a fresh venv, called from a folder that has nothing to do with it: the version, what Grafana is given, and a
+    schema that migrates."""
     venv, elsewhere = tmp_path / "venv", tmp_path / "elsewhere"
     elsewhere.mkdir()
     await run(sys.executable, "-m", "venv", venv, cwd=elsewhere)
@@ -102,6 +104,9 @@ async def test_an_installed_command_finds_its_sql(built: Built, kind: str, empty
     await run(venv / "bin" / "pip", "install", "-q", *what[kind], cwd=elsewhere)
     command = venv / "bin" / "caspen-sync"
     assert await run(command, "--version", cwd=elsewhere) == f"caspen-sync {__version__}\n"
+    for kind_of_file, file in (("dashboard", "dashboard.json"), ("alerts", "alerts.yml")):
+        text = (CHECKOUT / "worker" / "grafana" / file).read_text(encoding="utf-8")
+        assert await run(command, "grafana", kind_of_file, cwd=elsewhere) == text
     told = await run(command, "migrate", "--dsn", empty_database, cwd=elsewhere)
     assert told.count("applied ") == len(known_migrations())
     again = await run(venv / "bin" / "python", "-m", "worker", "migrate", "--dsn", empty_database, cwd=elsewhere)

@@ -90,6 +90,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.set_defaults(handler="prune:run")
 
     _add_unit(commands)
+    _add_grafana(commands)
 
     command = commands.add_parser("sandbox", help="a stand-in for the API", description=descriptions.SANDBOX)
     if "sandbox" in arguments:
@@ -318,6 +319,16 @@ def _add_unit(commands: Commands) -> None:
     for command in (service, cron):
         command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     unit.set_defaults(handler="unit:run")
+
+
+def _add_grafana(commands: Commands) -> None:
+    grafana = commands.add_parser(
+        "grafana", help="a dashboard for Grafana, and alerting rules", description=descriptions.GRAFANA
+    )
+    kinds = grafana.add_subparsers(title="kinds", metavar="KIND", required=True, parser_class=_Parser, dest="kind")
+    kinds.add_parser("dashboard", help="JSON to import", description=descriptions.GRAFANA_DASHBOARD)
+    kinds.add_parser("alerts", help="rules for Prometheus, YAML", description=descriptions.GRAFANA_ALERTS)
+    grafana.set_defaults(handler="grafana:run")
 
 
 def _add_filters(command: argparse.ArgumentParser) -> None:

@@ -100,6 +100,18 @@ The timer that starts the unit of unit service --once each minute: cron's job, d
 UNIT_CRON = """\
 A line for /etc/cron.d that starts run --once each minute.
 """
+GRAFANA = """\
+Prints a dashboard for Grafana or alerting rules for Prometheus, made for the metrics that the service shows at
+http.listen, and cron jobs by run --once --textfile. Needs no configuration and no database.
+"""
+GRAFANA_DASHBOARD = """\
+A dashboard for Grafana 10 or later. Import it under Dashboards > New > Import; it asks which Prometheus at its top.
+caspen-sync grafana dashboard > caspen-sync.json
+"""
+GRAFANA_ALERTS = """\
+Alerting rules for Prometheus 2.26 or later; each says what it means and what to do. Save them where rule_files of
+prometheus.yml finds them. caspen-sync grafana alerts > caspen-sync.rules.yml
+"""
 SANDBOX = """\
 A stand-in for the API that follows its contract, throttle and faults included. Point api.base_url at the address that
 it prints.
