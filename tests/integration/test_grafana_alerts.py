@@ -3,6 +3,7 @@ it, none does."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from tests.support.alerting import (
     synced,
     write,
 )
-from tests.support.promql import promtool
-from worker.grafana import alerts
+from tests.support.promql import plain, promtool
+from worker.grafana import alerts, dashboard
 
 OTHER = {"job": "caspen-sync", "instance": "b:9464"}
 ODD = 'no"body\n\\{{ $1 }}.*'
@@ -306,3 +307,29 @@ def test_it_fires_when_it_should(name: str, tmp_path: Path) -> None:
     its = [one for one in SCENARIOS if one.name.startswith((f"{short} fires", f"{short} is calm"))]
     assert len(its) > 1
     promtool("test", "rules", write(its, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "world"),
+    [
+        (0, service() | told("backlog_changes", "0", lane="live")),
+        (0, BACKFILL | told("backlog_changes", "0", lane="live")),
+        (0, cron() | on(CRON, {key("caspen_sync_backlog_changes", account="default", lane="live"): "0"})),
+        (1, service()),
+        (1, service() | paused("throttled", "1")),
+        (2, service() | told("parked_changes", "1")),
+        (2, service() | AGEING),
+        (2, service() | account(SERVICE, ODD) | paused("manual", "1", of=ODD)),
+        (2, service() | by_process("unserved_accounts", "1")),
+        (3, by_process("database_up", "0")),
+    ],
+)
+def test_the_first_panel_tells_the_truth(value: int, world: World, tmp_path: Path) -> None:
+    """Whether today's changes have reached Caspen: 0 all, 1 on their way, 2 a person is needed, 3 no database."""
+    first = json.loads(dashboard())["panels"][0]["targets"][0]["expr"]
+    file = write([Scenario("first", 50, world)], tmp_path)
+    asked = json.loads(file.read_text(encoding="utf-8"))
+    expected = [{"labels": "{}", "value": value}]
+    asked["tests"][0]["promql_expr_test"] = [{"expr": plain(first), "eval_time": "50m", "exp_samples": expected}]
+    file.write_text(json.dumps(asked), encoding="utf-8")
+    promtool("test", "rules", file)

@@ -68,7 +68,7 @@ def named(expr: str) -> set[str]:
 def plain(expr: str) -> str:
     """The expression of a panel with its variables replaced, as Grafana does. Raises AssertionError over one that is
     not known."""
-    told = expr.replace("$__rate_interval", "5m").replace("$job", ".*").replace("$account", ".*")
+    told = expr.replace("$__rate_interval", "5m").replace("$job", ".*").replace("$account", "(?s:.*)")
     assert not _TEMPLATE.search(told), expr
     return told
 
