@@ -61,7 +61,7 @@ class SharedReading(Generic[T]):
         read: Callable[[asyncpg.Connection], Awaitable[T]],
         *,
         kept_at_least_s: float = KEPT_AT_LEAST_S,
-        usual_of: int = 2,
+        usual_of: int = 5,
         told: Callable[[T], None] | None = None,
         now: Callable[[], float] = clock.now,
     ) -> None:
@@ -125,8 +125,8 @@ class SharedReading(Generic[T]):
         return reading
 
     def _usual_s(self, took_s: float) -> float:
-        """One that takes long after one that did not is chance, or else the next ones tell. So it is with the first, for
-        which a connection reads catalogs and plans. Figures that are quickly read do not stand still for that."""
+        """One that takes long after one that did not is chance, or else the next ones tell. So it is with the first,
+        for which a connection reads catalogs and plans. Figures that are quickly read do not stand still for that."""
         self._took_s.append(took_s)
         quickest_s = min(self._took_s)
         return 0.0 if len(self._took_s) == 1 and quickest_s <= COLD_S else quickest_s

@@ -73,7 +73,7 @@ async def test_the_json_has_every_figure(database: Database) -> None:
         assert found["verdict"]["headline"] in shown
         assert (north["live"], north["backfill"], north["parked"]) == (3, 0, 0)
         assert 'id="pending" data-value="3"' in page
-        assert re.search(r"next try in \d+ s", shown)
+        assert re.search(r"next try in \d+ s", shown), shown
         assert 0 < north["paused_for_s"] <= 60
         requests = requests_of(found)
         refused = "SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'refused'"

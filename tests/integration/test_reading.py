@@ -113,7 +113,7 @@ async def test_one_that_takes_long_by_chance(database: Database) -> None:
     """What is read quickly, else, is read again as soon as before; when the next one takes long as well, it was no
     chance."""
     clock = Clock()
-    reading = SharedReading(database.pool, status, now=clock.now)
+    reading = SharedReading(database.pool, status, usual_of=2, now=clock.now)
     await reading.get(0.0)
     for kept_s in (1.0, 25.0):
         clock.now_s += 5

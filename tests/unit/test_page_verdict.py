@@ -268,7 +268,7 @@ def test_the_order() -> None:
         ),
         (
             found(paused("a", live=9), paused("b", "throttled", live=1)),
-            "1 of them is on the way; the others are kept in the database.",
+            "1 is on the way; the others are kept in the database.",
         ),
         (found(paused("a"), account("b", live=5, done_in_s=9.0)), "The last of them goes out in about 9 s"),
     ],
