@@ -182,7 +182,7 @@ async def test_what_was_just_done_shows_at_once(database: Database) -> None:
     async with surgery(database, **WITH_TOKEN) as one:
         visitor = statuspage.Visitor(one.address)
         await visitor.sign_in()
-        await one.web.turns("/readyz", 200, "ok start")
+        await one.web.turns("/account?name=default", 200, "Changes are sent as they come")
         for _ in range(3):
             assert "Changes are sent as they come" in text_of((await visitor.get("/account?name=default")).text)
             form = {"word": visitor.word, "name": "default", "why": "Caspen moves house"}
