@@ -216,15 +216,18 @@ async def test_a_refused_token_shows_within_a_second(database: Database) -> None
 async def test_a_tab_that_nobody_looks_at(database: Database) -> None:
     """It closes its stream, and is up to date again as soon as somebody looks."""
     async with surgery(database) as one, looking(one.address) as page:
-        streams: list[str] = []
-        page.on("requestfinished", lambda request: streams.append(request.url))
-        page.on("requestfailed", lambda request: streams.append(request.url))
+        opened: list[str] = []
+        closed: list[str] = []
+        page.on("request", lambda request: opened.append(request.url))
+        page.on("requestfinished", lambda request: closed.append(request.url))
+        page.on("requestfailed", lambda request: closed.append(request.url))
         await page.goto("/")
         await page.locator("#verdict").wait_for()
         await hide(page, hidden=True)
-        await eventually(lambda: f"{one.origin}/live" in streams, what="the stream is closed")
+        await eventually(lambda: f"{one.origin}/live" in closed, what="the stream is closed")
         await one.clinic.write(3)
         await one.clinic.all_synced()
+        assert opened.count(f"{one.origin}/live") == 1
         await hide(page, hidden=False)
         await expect(page.get_by_text("3 accepted")).to_be_visible()
 
