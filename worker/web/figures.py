@@ -19,7 +19,7 @@ from worker.web.newest import Newest
 from worker.web.verdict import Verdict, no_count, no_verdict, verdict
 
 # Pauses, budgets and workers are looked at so often while anybody looks, in seconds: a pause shows within a second.
-GLANCE_S = 0.4
+GLANCE_S = 0.5
 # What disturbs a machine for a moment disturbs some in a row.
 GLANCES = 10
 # What takes counting, in seconds; see `reading` for large backlogs.
