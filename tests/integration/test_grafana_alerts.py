@@ -300,6 +300,7 @@ def test_there_is_one_of_each() -> None:
     assert len({one.name for one in SCENARIOS}) == len(SCENARIOS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ALERTS)
 def test_it_fires_when_it_should(name: str, tmp_path: Path) -> None:
     """In each of its worlds exactly the expected alerts have fired by then; where all is as it should be, none has."""

@@ -94,6 +94,7 @@ async def test_a_parked_change_by_clicks(database: Database, monkeypatch: pytest
         assert await is_in(database, "synced")
 
 
+@pytest.mark.long
 async def test_a_parked_change_by_keyboard(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same by Tab, Enter, Space and typing alone; and to discard it needs a second step and takes a reason."""
     async with with_a_parked_change(database) as one, looking(one.address) as page:
@@ -133,6 +134,7 @@ async def test_a_parked_change_by_keyboard(database: Database, monkeypatch: pyte
         await shows(page, "All changes have reached Caspen")
 
 
+@pytest.mark.long
 async def test_without_javascript(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything works but what stays fresh by itself: a reload shows the new figures, and a change is found, read,
     discarded with a reason, and another one sent again."""
@@ -172,6 +174,7 @@ async def parked(database: Database) -> bool:
     return bool(await database.value("SELECT count(*) FROM caspen_sync.outbox WHERE state = 'parked'"))
 
 
+@pytest.mark.long
 async def test_a_service_that_is_gone(database: Database) -> None:
     """The page says that it knows nothing new, and since when; when the service is back, it goes on by itself."""
     async with clinic(database) as one, web(one.env) as first, looking(first.address) as page:

@@ -80,6 +80,7 @@ async def hostile(database: Database) -> AsyncIterator[tuple[Surgery, list[str]]
         )
 
 
+@pytest.mark.long
 async def test_other_peoples_texts_do_nothing(database: Database) -> None:
     """No script of theirs runs, nothing is asked of anybody, no text turns another one around, and nothing hangs over
     the edge of the window, at a desk and on a phone."""

@@ -8,11 +8,9 @@ import contextlib
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.support import canary
 from tests.support.canary import NOTE
@@ -152,34 +150,32 @@ async def test_another_name_is_turned_away(database: Database) -> None:
         assert await untouched(database)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "headers"),
-    [
-        ({}, {"Origin": ""}),
-        ({}, {"Origin": "null"}),
-        ({}, {"Origin": "http://evil.example"}),
-        ({}, {"Origin": "http://127.0.0.1:1"}),
-        ({}, {"Origin": "http://localhost"}),
-        ({"word": ""}, {}),
-        ({"word": "0" * 64}, {}),
-        ({"word": "of another session"}, {}),
-        ({}, {"Cookie": "caspen_sync_1=x"}),
-    ],
-    ids=["none", "null", "foreign", "neighbour", "another-name", "no-word", "made-up", "of-another", "no-cookie"],
+FORGED: Sequence[tuple[dict[str, str], dict[str, str]]] = (
+    ({}, {"Origin": ""}),
+    ({}, {"Origin": "null"}),
+    ({}, {"Origin": "http://evil.example"}),
+    ({}, {"Origin": "http://127.0.0.1:1"}),
+    ({}, {"Origin": "http://localhost"}),
+    ({"word": ""}, {}),
+    ({"word": "0" * 64}, {}),
+    ({"word": "of another session"}, {}),
+    ({}, {"Cookie": "caspen_sync_1=x"}),
 )
-async def test_a_forged_form_does_nothing(database: Database, wrong: dict[str, str], headers: dict[str, str]) -> None:
+
+
+async def test_a_forged_form_does_nothing(database: Database) -> None:
     """Whatever it lacks: an origin of ours, the word of this session, or the session."""
     async with with_a_parked_change(database, **WITH_TOKEN) as (one, form):
         visitor, other = Visitor(one.address), Visitor(one.address)
         await visitor.sign_in()
         await other.sign_in(name="Bob")
         assert visitor.word != other.word
-        if wrong.get("word") == "of another session":
-            wrong = {"word": other.word}
-        for path in ("/retry", "/discard", "/pause", "/resume", "/sign-out"):
-            sent = form | {"word": visitor.word, "name": "default", "sure": "1"} | wrong
-            page = await visitor.post(path, sent, **headers)
-            assert (page.status, page.text.count("<h1>Forbidden</h1>")) == (403, 1), path
+        for wrong, headers in FORGED:
+            lacking = {"word": other.word} if wrong.get("word") == "of another session" else wrong
+            for path in ("/retry", "/discard", "/pause", "/resume", "/sign-out"):
+                sent = form | {"word": visitor.word, "name": "default", "sure": "1"} | lacking
+                page = await visitor.post(path, sent, **headers)
+                assert (page.status, page.text.count("<h1>Forbidden</h1>")) == (403, 1), (wrong, headers, path)
         assert await untouched(database)
         assert (await visitor.post("/retry", form | {"word": visitor.word})).status == 303
         assert not await untouched(database)
@@ -230,15 +226,13 @@ async def test_beyond_loopback_one_has_to_sign_in(database: Database) -> None:
         await one.stopped(service.service)
 
 
-@pytest.mark.parametrize(
-    "place", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:1", "\t//x", "x"]
-)
-async def test_signing_in_leads_nowhere_else(database: Database, place: str) -> None:
+async def test_signing_in_leads_nowhere_else(database: Database) -> None:
     """Whatever the link said, one stays here."""
     async with surgery(database, **WITH_TOKEN) as one:
-        entered = {"token": PAGE_TOKEN, "name": "Ann", "next": place}
-        page = await Visitor(one.address).post("/sign-in", entered)
-        assert (page.status, page.headers["Location"]) == (303, "/")
+        for place in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:1", "\t//x", "x"):
+            entered = {"token": PAGE_TOKEN, "name": "Ann", "next": place}
+            page = await Visitor(one.address).post("/sign-in", entered)
+            assert (page.status, page.headers["Location"]) == (303, "/"), place
 
 
 async def test_another_token_ends_every_session(database: Database, tmp_path: Path) -> None:
@@ -263,54 +257,50 @@ async def test_another_token_ends_every_session(database: Database, tmp_path: Pa
         assert (done["kind"], done["changes"]) == ("retry", 1)
 
 
-@pytest.mark.parametrize(
-    ("path", "headers", "body", "status"),
-    [
-        ("/retry", "Content-Type: text/plain\r\nContent-Length: 1\r\n", b"x", 415),
-        (
-            "/retry",
-            "Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n",
-            b"0\r\n\r\n",
-            411,
-        ),
-        ("/retry", "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99999999\r\n", b"", 413),
-        ("/retry", "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n", b"\xff=1", 400),
-        ("/retry", "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 4\r\n", b"id=x", 403),
-        ("/sign-in", "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1\r\n", b"x", 415),
-    ],
+FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
+NO_FORMS = (
+    ("/retry", "Content-Type: text/plain\r\nContent-Length: 1\r\n", b"x", 415),
+    ("/retry", f"{FORM}Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", 411),
+    ("/retry", f"{FORM}Content-Length: 99999999\r\n", b"", 413),
+    ("/retry", f"{FORM}Content-Length: 3\r\n", b"\xff=1", 400),
+    ("/retry", f"{FORM}Content-Length: 4\r\n", b"id=x", 403),
+    ("/sign-in", "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1\r\n", b"x", 415),
 )
-async def test_what_is_no_form_of_ours(database: Database, path: str, headers: str, body: bytes, status: int) -> None:
+
+
+async def test_what_is_no_form_of_ours(database: Database) -> None:
     """It is refused before anything of it is used, and nothing is logged: anybody can send it."""
     async with surgery(database, **WITH_TOKEN) as one:
-        head = f"POST {path} HTTP/1.1\r\nHost: {one.address}\r\n{headers}\r\n".encode()
-        answer = await said_to(one.web.port, head + body)
-        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200]
+        for path, headers, body, status in NO_FORMS:
+            head = f"POST {path} HTTP/1.1\r\nHost: {one.address}\r\n{headers}\r\n".encode()
+            answer = await said_to(one.web.port, head + body)
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (headers, answer[:200])
         assert not one.web.service.events("http_failed")
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "words"),
-    [
-        ("/change", 400, "Its account and number are missing"),
-        ("/change?account=default&id=x", 400, "no number of a change"),
-        ("/change?account=default&id=99999999999999999999", 400, "no number of a change"),
-        ("/change?account=default&id=99", 404, "There is no change 99"),
-        ("/change?account=%00&id=9", 400, "Its account and number are missing"),
-        ("/appointment", 400, "Its id is missing"),
-        ("/appointment?id=app_none", 404, "Nothing is known of it"),
-        ("/appointment?id=%ED%A0%80", 404, "Nothing is known of it"),
-        ("/account?name=nobody", 404, "There is no such account"),
-        ("/account", 404, "There is no such account"),
-        ("/parked?after=-1", 400, "no number of a change"),
-        ("/parked?reason=nonsense", 200, "nothing to decide"),
-        ("/parked?did=retry&n=1000000000000000000000", 400, "no number of a change"),
-    ],
+NOT_THERE = (
+    ("/change", 400, "Its account and number are missing"),
+    ("/change?account=default&id=x", 400, "no number of a change"),
+    ("/change?account=default&id=99999999999999999999", 400, "no number of a change"),
+    ("/change?account=default&id=99", 404, "There is no change 99"),
+    ("/change?account=%00&id=9", 400, "Its account and number are missing"),
+    ("/appointment", 400, "Its id is missing"),
+    ("/appointment?id=app_none", 404, "Nothing is known of it"),
+    ("/appointment?id=%ED%A0%80", 404, "Nothing is known of it"),
+    ("/account?name=nobody", 404, "There is no such account"),
+    ("/account", 404, "There is no such account"),
+    ("/parked?after=-1", 400, "no number of a change"),
+    ("/parked?reason=nonsense", 200, "nothing to decide"),
+    ("/parked?did=retry&n=1000000000000000000000", 400, "no number of a change"),
 )
-async def test_what_is_not_there(database: Database, path: str, status: int, words: str) -> None:
+
+
+async def test_what_is_not_there(database: Database) -> None:
     """A page that says what is missing, and no fault of ours."""
     async with surgery(database) as one:
-        page = await get(f"{one.origin}{path}")
-        assert (page.status, words in page.text) == (status, True), page.text[-1500:]
+        for path, status, words in NOT_THERE:
+            page = await get(f"{one.origin}{path}")
+            assert (page.status, words in page.text) == (status, True), (path, page.text[-1500:])
 
 
 async def test_two_people_decide_at_once(database: Database) -> None:
