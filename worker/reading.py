@@ -23,6 +23,8 @@ KEPT_AT_LEAST_S = 1.0
 KEPT_AT_MOST_S = 60.0
 # A reading is kept for so many times what it took: Postgres spends 2 % of one core on them, at the most.
 KEPT_TIMES = 50
+# Less than this, in seconds, is cheap whoever asks.
+CHEAP_S = 0.05
 # What a first reading takes, in seconds, tells of the backlog only if it is more than this.
 COLD_S = 0.25
 
@@ -97,6 +99,8 @@ class SharedReading(Generic[T]):
 
     def _serves(self, reading: _Reading[T], max_age_s: float, times: int) -> bool:
         wanted_s = 0.0 if isinstance(reading.outcome, CaspenSyncError) else max_age_s
+        # What takes little takes longer where others are busy, too: no reason to be more sparing with it.
+        times = KEPT_TIMES if reading.took_s < CHEAP_S else times
         kept_s = max(wanted_s, self._kept_at_least_s, times * reading.took_s)
         return self._now() - reading.at <= min(KEPT_AT_MOST_S, kept_s)
 

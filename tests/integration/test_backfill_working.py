@@ -202,6 +202,7 @@ async def test_paused_by_hand(database: Database) -> None:
     assert "caspen-sync resume default; 2 changes of june.csv are left" in ended.stderr
 
 
+@pytest.mark.long
 async def test_everything_is_rejected(database: Database) -> None:
     """A wrong base URL pauses the account instead of parking the backfill: 75, and the question whether it is right."""
     await backfill(database, "may.csv", lines=40)
@@ -218,6 +219,7 @@ async def test_everything_is_rejected(database: Database) -> None:
     assert await database.states() == {"pending": 40}
 
 
+@pytest.mark.long
 async def test_an_api_that_is_away_is_waited_for(database: Database) -> None:
     """It goes on when the API is back, and the lines say meanwhile what is waited for."""
     await backfill(database, "may.csv", lines=30)
@@ -236,6 +238,7 @@ async def test_an_api_that_is_away_is_waited_for(database: Database) -> None:
     assert (process.returncode, out.decode()) == (0, "30 of 30 changes of may.csv are synced\n")
 
 
+@pytest.mark.long
 async def test_somebody_cancels_it(database: Database) -> None:
     """It ends, and says who did it; that is not 0, for not all of it is synced."""
     await backfill(database, "may.csv", lines=6)

@@ -30,6 +30,7 @@ async def _stumbles_over_666(request: Request, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
+@pytest.mark.long
 async def test_what_the_api_stumbles_over_parks_alone(database: Database) -> None:
     """A change that makes the API answer 500 takes no neighbour of its fold with it."""
     for body in ({"note": "before"}, {"room_id": 666}, {"note": "after"}, {"confirmed": True}):

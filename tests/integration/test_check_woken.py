@@ -161,6 +161,7 @@ async def test_it_looks_at_so_many(database: Database, monkeypatch: pytest.Monke
     holds((await looked(database.dsn))["woken"], FINE, "of each account the first 10")
 
 
+@pytest.mark.long
 async def test_a_paused_account(database: Database) -> None:
     """`check` alone, without --token, does not end with 0 while the API refuses an account's token."""
     await registered(database)

@@ -35,6 +35,8 @@ async def is_in(database: Database, state: str) -> bool:
     return bool(await database.value(sql) == state)
 
 
+@pytest.mark.long
+@pytest.mark.alone
 async def test_the_backlog_falls_live(database: Database) -> None:
     """Without a reload: the number goes down step by step while the worker drains, the verdict turns and is said to who
     cannot see it, and what was focused stays so."""

@@ -40,6 +40,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.long
 async def test_several_accounts_from_the_outbox_to_the_synced_state(partitioned: Database, tmp_path: Path) -> None:
     """Two workers at once, then a backfill, what a person does with parked changes, and the retention: each account's
     changes arrive in order, none is lost, and only the bad ones park."""

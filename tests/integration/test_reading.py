@@ -237,3 +237,21 @@ async def test_what_a_first_reading_takes_tells_little(database: Database) -> No
         await reading.get(0.0)
         clock.now_s += again_s
         assert (await reading.get(0.0)).age_s < 1
+
+
+async def test_what_is_cheap_is_read_again_whoever_asks(database: Database) -> None:
+    """On a busy machine it takes longer than it costs: who asks sparingly is held to the same as others."""
+    clock = Clock()
+    await registered(database)
+
+    async def read(conn: asyncpg.Connection) -> Status:
+        clock.now_s += 0.04
+        return await status(conn)
+
+    reading = SharedReading(database.pool, read, now=clock.now)
+    await reading.get(0.0, times=200)
+    for _ in range(3):
+        clock.now_s += 3
+        assert (await reading.get(0.0, times=200)).age_s == pytest.approx(0.04)
+        clock.now_s += 1.9
+        assert (await reading.get(0.0, times=200)).age_s == pytest.approx(1.94)

@@ -164,6 +164,7 @@ async def test_a_token_that_was_replaced_meanwhile_is_tried_without_a_pause(data
     assert await database.value("SELECT max(attempts) FROM caspen_sync.outbox") == 1
 
 
+@pytest.mark.long
 async def test_one_appointment_that_is_forbidden_holds_up_nobody(database: Database) -> None:
     """403 for one id, always: the others are synced, those that come later too; it waits by itself, uncharged, is never
     parked, and does not keep the account paused."""

@@ -35,6 +35,7 @@ async def test_lowering_spares_a_slot_that_is_just_being_taken(database: Databas
     assert await database.value("SELECT count(*) FROM caspen_sync.rate_slot WHERE free_at > now()") == 4
 
 
+@pytest.mark.long
 async def test_the_limit_may_change_under_load(database: Database) -> None:
     """Hosts that register other limits again and again do not disturb claims and settles, nor the other way round:
     no deadlock, no lost settle, and never more requests on the wire than the largest limit."""

@@ -23,6 +23,7 @@ def answered(log: list[Any], status: int) -> list[Any]:
     return [entry for entry in log if entry.http_status == status]
 
 
+@pytest.mark.long
 async def test_a_late_old_value_lands_before_the_new_one(database: Database) -> None:
     """A gateway says 504 while the API is still at it: a newer change waits for as long as a request may take, so that
     what lands late lands first."""
