@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.support.browser import PHONE, fits, focused, goes_on, hide, looking, pending, shows, sign_in, tab_to
 from tests.support.database import Database
@@ -174,6 +175,29 @@ async def test_without_javascript(database: Database, monkeypatch: pytest.Monkey
 async def parked(database: Database) -> bool:
     """Whether anything is."""
     return bool(await database.value("SELECT count(*) FROM caspen_sync.outbox WHERE state = 'parked'"))
+
+
+@pytest.mark.long
+async def test_a_stream_that_ends_now_and_then(database: Database) -> None:
+    """As the service ends each one after ten minutes: the next one comes a second later, and nobody hears of a
+    connection that was lost."""
+    async with surgery(database) as one, looking(one.address) as page:
+        ended = 0
+
+        async def end(route: Route) -> None:
+            nonlocal ended
+            ended += 1
+            sections = json.dumps({"title": f"stream {ended}", "sections": {}})
+            await route.fulfill(content_type="text/event-stream", body=f"retry: 1000\n\ndata: {sections}\n\n")
+
+        await page.route("**/live", end)
+        await page.goto("/")
+        await page.evaluate("""() => {
+            const lost = document.getElementById("lost");
+            new MutationObserver(() => { window.wasLost ||= !lost.hidden }).observe(lost, { attributes: true });
+        }""")
+        await expect(page).to_have_title("stream 4")
+        assert not await page.evaluate("window.wasLost")
 
 
 @pytest.mark.long

@@ -208,3 +208,19 @@ async def test_the_work_does_not_wait_for_pages(database: Database) -> None:
             assert await one.clinic.backends("count(*)", "wait_event_type = 'Lock'") == 1
             await conn.execute("ROLLBACK")
         assert {(await page).status for page in asked} <= {200, 503}
+
+
+async def test_names_with_blanks(database: Database) -> None:
+    """An account and an appointment that have blanks at their ends are found by their links; and what was pasted with
+    blanks is found without."""
+    change = await parked(database, " app 1 ", {"room_id": 7}, error=NO_ROOM, account=" north ")
+    await parked(database, "app_2", {"room_id": 7}, error=NO_ROOM)
+    async with surgery(database) as one:
+        visitor = statuspage.Visitor(one.address)
+        await one.web.turns("/accounts", 200, "/account?name=%20north%20")
+        assert "Parked changes 1 change" in text_of((await visitor.get("/account?name=%20north%20")).text)
+        page = (await visitor.get("/parked?account=%20north%20")).text
+        (link,) = re.findall(r'href="(/change\?[^"]+)"', page)
+        assert f"Change {change}" in text_of((await visitor.get(link.replace("&amp;", "&"))).text)
+        assert NO_ROOM in (await visitor.get("/appointment?id=%20app%201%20")).text
+        assert NO_ROOM in (await visitor.get("/appointment?id=%20app_2%20")).text

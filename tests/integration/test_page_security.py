@@ -311,7 +311,7 @@ async def test_two_people_decide_at_once(database: Database) -> None:
         await bob.sign_in(name="Bob")
         assert (await ann.post("/discard", form | {"word": ann.word, "sure": "1"})).status == 303
         late = await bob.post("/retry", form | {"word": bob.word})
-        assert (late.status, "Somebody else has dealt with these" in late.text) == (409, True)
+        assert (late.status, "None of these is parked any more" in late.text) == (409, True)
         assert await database.states() == {"discarded": 1}
         assert await database.value("SELECT who FROM caspen_sync.intervention") == "Ann (page)"
 

@@ -11,7 +11,7 @@ from worker import byhand
 from worker.byhand import By
 from worker.config import Settings
 from worker.telemetry import Log
-from worker.web.asked import Asked, Refused, gone_to, html
+from worker.web.asked import Asked, NotDone, gone_to, html
 from worker.web.changes import LONGEST_REASON
 from worker.web.figures import Looks
 
@@ -31,9 +31,9 @@ class Accounts:
         figures = await self._looks.now()
         found = [one for one in (figures.status.accounts if figures.status else ()) if one.account == name]
         if figures.status is None:
-            raise Refused(503, figures.verdict.details or figures.verdict.headline)
+            raise NotDone(503, figures.verdict.details or figures.verdict.headline)
         if not found:
-            raise Refused(404, "There is no such account, or no service has taken it up yet.")
+            raise NotDone(404, "There is no such account, or no service has taken it up yet.")
         return html(
             asked,
             200,
@@ -54,7 +54,7 @@ class Accounts:
 
     async def _do(self, asked: Asked, action: str) -> web.Response:
         name = asked.sent("name")
-        by = By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why")[:LONGEST_REASON] or None)
+        by = By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why").strip()[:LONGEST_REASON] or None)
         if action == "pause":
             await byhand.pause(self._pool, self._settings, name, by)
         else:

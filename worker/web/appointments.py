@@ -7,7 +7,7 @@ from aiohttp import web
 from worker.history import attempts, standing
 from worker.parked import Filter, find
 from worker.web.access import Access
-from worker.web.asked import Asked, Refused, html
+from worker.web.asked import Asked, NotDone, html
 
 SHOWN_ATTEMPTS = 100
 SHOWN_PARKED = 20
@@ -21,11 +21,14 @@ class Appointments:
 
     async def one(self, asked: Asked) -> web.Response:
         """Whatever is known of it, in each account that knows it."""
-        appointment_id = asked.given("id")
-        if appointment_id is None:
-            raise Refused(400, "Which appointment? Its id is missing.")
+        given = asked.given("id")
+        if given is None:
+            raise NotDone(400, "Which appointment? Its id is missing.")
         async with self._access.acquire() as conn:
-            standings = await standing(conn, appointment_id)
+            standings = await standing(conn, given)
+            # An id may have blanks at its ends; as a rule they came along when it was pasted.
+            appointment_id = given if standings else given.strip()
+            standings = standings or await standing(conn, appointment_id)
             made = await attempts(conn, appointment_id, limit=SHOWN_ATTEMPTS)
             parked = await find(conn, Filter(appointment_id=appointment_id), limit=SHOWN_PARKED)
         known = standings or made or parked

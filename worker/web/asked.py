@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from aiohttp import web
 
@@ -35,7 +35,7 @@ HEADERS = {
 Answer = Callable[["Asked"], Awaitable[web.StreamResponse]]
 
 
-class Refused(Exception):
+class NotDone(Exception):
     """The request cannot be done as it stands; the message is for the person who sent it."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -57,7 +57,7 @@ class Asked:
         return _storable(self.request.query.get(name, "")) or None
 
     def number(self, name: str) -> int | None:
-        """One value of the query as a whole number. Raises Refused when it is none."""
+        """One value of the query as a whole number. Raises NotDone when it is none."""
         text = self.given(name)
         return None if text is None else _whole(text)
 
@@ -66,7 +66,7 @@ class Asked:
         return _storable(dict(self.form).get(name, ""))
 
     def sent_numbers(self, name: str) -> list[int]:
-        """All values of this name in the form, as whole numbers. Raises Refused when one is none."""
+        """All values of this name in the form, as whole numbers. Raises NotDone when one is none."""
         return [_whole(value) for key, value in self.form if key == name]
 
 
@@ -82,7 +82,7 @@ def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> P
             if not (open_to_all or visitor.looks):
                 return _to_sign_in(request)
             return await answer(asked)
-        except Refused as error:
+        except NotDone as error:
             return message(asked, error.status, str(error))
         except UsageError as error:
             return message(asked, 409, _said(error))
@@ -101,16 +101,16 @@ def guarded_form(doorman: Doorman, answer: Answer, *, open_to_all: bool = False)
         full = Asked(request=asked.request, visitor=asked.visitor, form=form)
         if not asked.visitor.by_token:
             if not doorman.is_from_us(asked.request):
-                raise Refused(
+                raise NotDone(
                     403,
                     "This was not sent by a page of this service. Nothing was changed. "
                     "If it was, by way of a proxy, the proxy's name has to be in http.hosts.",
                 )
             if not open_to_all:
                 if not asked.visitor.may_change:
-                    raise Refused(403, "You are not signed in, or not any more. Nothing was changed.")
+                    raise NotDone(403, "You are not signed in, or not any more. Nothing was changed.")
                 if not doorman.is_form_of(asked.visitor, full.sent("word")):
-                    raise Refused(403, "This page is from before you signed in. Nothing was changed; open it again.")
+                    raise NotDone(403, "This page is from before you signed in. Nothing was changed; open it again.")
         return await answer(full)
 
     return guarded(doorman, page, open_to_all=open_to_all)
@@ -150,35 +150,33 @@ def _of_every_page(asked: Asked) -> Mapping[str, Any]:
 
 def _to_sign_in(request: web.BaseRequest) -> web.Response:
     if "text/html" in request.headers.get("Accept", "") and request.method in ("GET", "HEAD"):
-        from urllib.parse import quote
-
         return gone_to(f"/sign-in?next={quote(request.path_qs, safe='')}")
     return plain(401, "sign in, or send the token: Authorization: Bearer …", **{"WWW-Authenticate": "Bearer"})
 
 
 async def _form_of(request: web.BaseRequest) -> tuple[tuple[str, str], ...]:
     if request.content_type != "application/x-www-form-urlencoded":
-        raise Refused(415, "Only forms are taken here. Nothing was changed.")
+        raise NotDone(415, "Only forms are taken here. Nothing was changed.")
     if request.content_length is None:
-        raise Refused(411, "The form does not say how long it is. Nothing was changed.")
+        raise NotDone(411, "The form does not say how long it is. Nothing was changed.")
     if request.content_length > LARGEST_FORM:
-        raise Refused(413, "That is more than a form of ours holds. Nothing was changed.")
+        raise NotDone(413, "That is more than a form of ours holds. Nothing was changed.")
     try:
         text = (await request.read()).decode()
         return tuple(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS))
     except ValueError:
-        raise Refused(400, "That is no form of ours. Nothing was changed.") from None
+        raise NotDone(400, "That is no form of ours. Nothing was changed.") from None
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Refused(400, "That is no number of a change.")
+        raise NotDone(400, "That is no number of a change.")
     return int(text)
 
 
 def _storable(text: str) -> str:
-    """Without what Postgres cannot hold."""
-    return text.replace("\0", "").encode(errors="replace").decode().strip()
+    """Without what Postgres cannot hold. Blanks at an end stay: names may have them."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def _said(error: CaspenSyncError) -> str:

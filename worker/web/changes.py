@@ -12,7 +12,7 @@ from worker.history import attempts, change, interventions
 from worker.parked import Filter, ParkedChange, contents, discard, find, of_reason, retry
 from worker.telemetry import Log
 from worker.web.access import Access
-from worker.web.asked import Asked, Refused, gone_to, html
+from worker.web.asked import Asked, NotDone, gone_to, html
 
 SHOWN = 50
 SHOWN_ATTEMPTS = 50
@@ -52,11 +52,11 @@ class Changes:
         """One change, whatever became of it; what it says only for who has signed in."""
         account, change_id = asked.given("account"), asked.number("id")
         if account is None or change_id is None:
-            raise Refused(400, "Which change? Its account and number are missing.")
+            raise NotDone(400, "Which change? Its account and number are missing.")
         async with self._access.acquire() as conn:
             found = await change(conn, account, change_id)
             if found is None:
-                raise Refused(404, f"There is no change {change_id} of account {account}; old ones are deleted.")
+                raise NotDone(404, f"There is no change {change_id} of account {account}; old ones are deleted.")
             said = await contents(conn, account, change_id) if asked.visitor.may_change else None
             made = await attempts(
                 conn, found.appointment_id, account=account, change_id=change_id, limit=SHOWN_ATTEMPTS
@@ -104,9 +104,9 @@ class Changes:
                 ids = await of_reason(conn, digest, account=account, limit=MOST_AT_ONCE)
             found = await find(conn, Filter(ids=tuple(ids), account=account)) if ids else []
         if not ids and not whole:
-            raise Refused(400, "No change was chosen. Nothing was changed.")
+            raise NotDone(400, "No change was chosen. Nothing was changed.")
         if not found:
-            raise Refused(409, "Somebody else has dealt with these. Nothing was changed.")
+            raise NotDone(409, "None of these is parked any more: they have been dealt with. Nothing was changed.")
         return found, whole
 
     @staticmethod
@@ -126,7 +126,7 @@ class Changes:
 
 
 def _by(asked: Asked) -> By:
-    return By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why")[:LONGEST_REASON] or None)
+    return By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why").strip()[:LONGEST_REASON] or None)
 
 
 def _done(asked: Asked) -> tuple[str, int, int] | None:

@@ -30,11 +30,11 @@ class Signing:
     async def sign_in(self, asked: Asked) -> web.Response:
         """Lets in who knows the token."""
         going_to = local_path(asked.sent("next"))
-        if not self._doorman.is_token(asked.sent("token")):
+        if not self._doorman.is_token(asked.sent("token").strip()):
             self._tell()
             return self._form(asked, 403, going_to, wrong=asked.visitor.token_set)
         response = gone_to(going_to)
-        self._doorman.let_in(asked.request, response, asked.sent("name") or "somebody")
+        self._doorman.let_in(asked.request, response, asked.sent("name").strip() or "somebody")
         return response
 
     async def sign_out(self, asked: Asked) -> web.Response:

@@ -56,9 +56,9 @@
     }
   }
 
-  function connected(well) {
+  function connected(well, since = new Date()) {
     if (!well && lost.hidden) {
-      const at = new Date().toLocaleTimeString([], { hour12: false });
+      const at = since.toLocaleTimeString([], { hour12: false });
       lost.textContent = `No connection to caspen-sync since ${at}. What you see is from then.`;
     }
     lost.hidden = well;
@@ -69,25 +69,35 @@
   function follow(path) {
     let source = null;
     let again = 0;
+    let missed = 0;
 
     function close() {
       clearTimeout(again);
+      clearTimeout(missed);
+      missed = 0;
       if (source) source.close();
       source = null;
     }
 
     function open() {
       close();
+      reopen();
+    }
+
+    function reopen() {
       source = new EventSource(path);
       source.onmessage = (event) => {
+        clearTimeout(missed);
+        missed = 0;
         connected(true);
         const { title, sections } = JSON.parse(event.data);
         show(title, sections);
       };
       source.onerror = () => {
-        connected(false);
+        /* A stream ends now and then, and goes on a second later: that is not worth a word. */
+        missed ||= setTimeout(connected, 2500, false, new Date());
         /* Turned away: the browser would not try again by itself. */
-        if (source.readyState === EventSource.CLOSED) again = setTimeout(open, 3000);
+        if (source.readyState === EventSource.CLOSED) again = setTimeout(reopen, 3000);
       };
     }
 
