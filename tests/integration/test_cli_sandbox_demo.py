@@ -194,7 +194,7 @@ async def test_the_demo_has_a_status_page(folder: Path) -> None:
         assert said
         assert f"watch it at http://{said[1]}/, the status page of the service\n" in lines
         visitor = Visitor(said[1])
-        assert "All changes have reached Caspen but 1" in (await visitor.get("/")).text
+        assert "1 change needs a decision; all others have reached Caspen" in (await visitor.get("/")).text
         assert (await visitor.sign_in(said[2])).status == 303
         process.send_signal(signal.SIGINT)
         await process.communicate()
