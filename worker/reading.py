@@ -24,8 +24,8 @@ KEPT_AT_MOST_S = 60.0
 # A reading is kept for so many times what it took: Postgres spends 2 % of one core on them, at the most.
 KEPT_TIMES = 50
 # Less than this, in seconds, is cheap whoever asks.
-CHEAP_S = 0.05
-# What a first reading takes, in seconds, tells of the backlog only if it is more than this.
+CHEAP_S = 0.01
+# What the first readings take, in seconds, tells of the backlog only if it is more than this.
 COLD_S = 0.25
 
 
@@ -129,8 +129,10 @@ class SharedReading(Generic[T]):
         return reading
 
     def _usual_s(self, took_s: float) -> float:
-        """One that takes long after one that did not is chance, or else the next ones tell. So it is with the first,
-        for which a connection reads catalogs and plans. Figures that are quickly read do not stand still for that."""
+        """One that takes long after one that did not is chance, or else the next ones tell. So it is with the first
+        ones, for which a connection reads catalogs and plans. Figures that are quickly read do not stand still for
+        that."""
         self._took_s.append(took_s)
         quickest_s = min(self._took_s)
-        return 0.0 if len(self._took_s) == 1 and quickest_s <= COLD_S else quickest_s
+        few = len(self._took_s) < (self._took_s.maxlen or 0)
+        return 0.0 if few and quickest_s <= COLD_S else quickest_s

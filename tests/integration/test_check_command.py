@@ -77,7 +77,7 @@ async def test_exit_codes(database: Database, tmp_path: Path) -> None:
     assert ended.exit_code == 78
     assert lines_of(ended, "failed")[0].startswith("failed   config")
     assert "missing.toml" in ended.stdout
-    assert len(lines_of(ended, "skipped")) == 20
+    assert len(lines_of(ended, "skipped")) == 21
 
     nowhere = f"postgresql://u:{PASSWORD}@127.0.0.1:{closed_port()}/clinic"
     async with Sandbox(SandboxSettings(tokens=("another",), limit=1000)) as sandbox:

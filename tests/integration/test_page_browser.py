@@ -162,6 +162,7 @@ async def test_without_javascript(database: Database, monkeypatch: pytest.Monkey
         await page.get_by_role("link", name=re.compile("^Change [0-9]")).click()
         monkeypatch.setattr(resource, "NO_SUCH_ROOM", 0)
         await page.get_by_role("button", name="Send it again").click()
+        await page.wait_for_url("**did=retry**")
 
         async def told() -> bool:
             await page.reload()
