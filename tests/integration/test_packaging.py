@@ -71,12 +71,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_the_wheel_holds_the_package_and_its_sql(built: Built) -> None:
-    """All SQL, what Grafana is given and the typing marker are inside; tests and CI are not, and no second top-level
-    package."""
+    """All SQL, what the status page is made of, what Grafana is given and the typing marker are inside; tests and CI are
+    not, and no second top-level package."""
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
     sql = {f"worker/{path.relative_to(CHECKOUT).as_posix()}" for path in (CHECKOUT / "sql").rglob("*.sql")}
     assert {name for name in names if name.endswith(".sql")} == sql
+    web = CHECKOUT / "worker" / "web"
+    page = {
+        path.relative_to(CHECKOUT).as_posix() for part in ("templates", "static") for path in (web / part).iterdir()
+    }
+    assert page > {"worker/web/templates/base.html", "worker/web/static/page.js"}
+    assert page <= names
     assert {"worker/py.typed", "worker/grafana/dashboard.json", "worker/grafana/alerts.yml"} <= names
     assert {name.split("/")[0] for name in names} == {"worker", f"caspen_sync-{__version__}.dist-info"}
 
