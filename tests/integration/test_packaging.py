@@ -71,8 +71,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_the_wheel_holds_the_package_and_its_sql(built: Built) -> None:
-    """All SQL, what the status page is made of, what Grafana is given and the typing marker are inside; tests and CI are
-    not, and no second top-level package."""
+    """All SQL, what the status page is made of, what Grafana is given and the typing marker are inside; tests and CI
+    are not, and no second top-level package."""
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
     sql = {f"worker/{path.relative_to(CHECKOUT).as_posix()}" for path in (CHECKOUT / "sql").rglob("*.sql")}
