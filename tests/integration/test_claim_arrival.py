@@ -21,10 +21,10 @@ from tests.support.claims import (
     ids,
     limits,
     registered,
-    row_locked,
     settle,
     settlement,
     snapshot,
+    somebody_waits,
     the_claim,
 )
 from tests.support.database import Database
@@ -159,7 +159,7 @@ async def test_one_whose_elder_is_just_taken_in_is_not_forgotten(database: Datab
         await database.write("app_0", {"note": "00"})
         elder = await database.write("app_1", {"note": "a"})
         taking_in = asyncio.create_task(store.take_in(["default"]))
-        await row_locked(database, "arrival")
+        await somebody_waits(database)
         younger = await database.write("app_1", {"note": "b"})
         got = await claim_arrival(store, max_changes=1)
     assert await taking_in == {"default": 2}

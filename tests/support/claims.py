@@ -173,6 +173,12 @@ async def row_locked(database: Database, table: str) -> None:
     await eventually(none_free, what=f"a row of {table} is locked")
 
 
+async def somebody_waits(database: Database) -> None:
+    """Waits until a statement waits for a lock; unlike `row_locked` without taking one, which others would skip."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    await eventually(lambda: database.value(sql), what="a statement waits for a lock")
+
+
 async def snapshot(database: Database, *tables: str) -> dict[str, Sequence[asyncpg.Record]]:
     """Every row of tables of the schema, to compare with later."""
     return {table: await database.rows(f"SELECT t FROM caspen_sync.{table} t ORDER BY t::text") for table in tables}
