@@ -224,3 +224,20 @@ async def test_names_with_blanks(database: Database) -> None:
         assert f"Change {change}" in text_of((await visitor.get(link.replace("&amp;", "&"))).text)
         assert NO_ROOM in (await visitor.get("/appointment?id=%20app%201%20")).text
         assert NO_ROOM in (await visitor.get("/appointment?id=%20app_2%20")).text
+
+
+async def test_what_is_confirmed_is_what_was_shown(database: Database) -> None:
+    """Changes that are parked after the question was put are not among those that are discarded."""
+    ids = [await parked(database, f"app_{number}", {"room_id": 7}, error=NO_ROOM) for number in range(3)]
+    digest = await database.value(f"SELECT md5('{NO_ROOM}')")
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = statuspage.Visitor(one.address)
+        await visitor.sign_in()
+        asked = await visitor.post("/discard", {"word": visitor.word, "reason": digest, "whole": "1"})
+        await parked(database, "app_late", {"room_id": 7}, error=NO_ROOM)
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', asked.text.partition("<main")[2]))
+        assert form["ids"] == ",".join(map(str, ids))
+        await visitor.post("/discard", form)
+        assert await database.states() == {"discarded": 3, "parked": 1}
+        for place in ("//[", "http://[x"):
+            assert (await visitor.get(f"/sign-in?next={place}")).status == 303

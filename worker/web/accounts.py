@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlencode
 
 import asyncpg
@@ -24,6 +25,7 @@ class Accounts:
         self._pool = pool
         self._settings = settings
         self._log = log
+        self._turn = asyncio.Lock()
 
     async def one(self, asked: Asked) -> web.Response:
         """How one account is."""
@@ -55,10 +57,12 @@ class Accounts:
     async def _do(self, asked: Asked, action: str) -> web.Response:
         name = asked.sent("name")
         by = By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why").strip()[:LONGEST_REASON] or None)
-        if action == "pause":
-            await byhand.pause(self._pool, self._settings, name, by)
-        else:
-            await byhand.resume(self._pool, self._settings, name, by)
+        # One at a time: whoever waits for a locked account must not take the connections of the work.
+        async with self._turn:
+            if action == "pause":
+                await byhand.pause(self._pool, self._settings, name, by)
+            else:
+                await byhand.resume(self._pool, self._settings, name, by)
         self._looks.look_anew()
         self._log.info("done_by_hand", kind=action, account=name)
         return gone_to(f"/account?{urlencode({'name': name})}")

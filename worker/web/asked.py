@@ -66,8 +66,10 @@ class Asked:
         return _storable(dict(self.form).get(name, ""))
 
     def sent_numbers(self, name: str) -> list[int]:
-        """All values of this name in the form, as whole numbers. Raises NotDone when one is none."""
-        return [_whole(value) for key, value in self.form if key == name]
+        """All values of this name in the form, as whole numbers, and those that its plural lists
+        with commas. Raises NotDone when one is none."""
+        listed = self.sent(f"{name}s").split(",")
+        return [_whole(value) for key, value in self.form if key == name] + [_whole(one) for one in listed if one]
 
 
 def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> Page:
@@ -134,7 +136,10 @@ def gone_to(path: str) -> web.Response:
 
 def local_path(text: str) -> str:
     """A path of ours to go on to, whatever was given; never another host's."""
-    parts = urlsplit(text if text.isascii() and text.isprintable() else "")
+    try:
+        parts = urlsplit(text if text.isascii() and text.isprintable() else "")
+    except ValueError:  # such as //[
+        return "/"
     ours = not parts.scheme and not parts.netloc and parts.path.startswith("/") and "\\" not in text
     return text if ours and not text.startswith("//") else "/"
 
@@ -157,6 +162,8 @@ def _to_sign_in(request: web.BaseRequest) -> web.Response:
 async def _form_of(request: web.BaseRequest) -> tuple[tuple[str, str], ...]:
     if request.content_type != "application/x-www-form-urlencoded":
         raise NotDone(415, "Only forms are taken here. Nothing was changed.")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise NotDone(415, "Packed forms are not taken here. Nothing was changed.")
     if request.content_length is None:
         raise NotDone(411, "The form does not say how long it is. Nothing was changed.")
     if request.content_length > LARGEST_FORM:

@@ -112,7 +112,7 @@ class Changes:
     @staticmethod
     def _ask(asked: Asked, action: str, found: Sequence[ParkedChange]) -> web.Response:
         """Is it meant?"""
-        kept = {name: value for name in ("account", "reason", "from", "whole") if (value := asked.sent(name))}
+        kept = {name: value for name in ("account", "reason", "from") if (value := asked.sent(name))}
         return html(
             asked, 200, "sure.html", here="parked", action=action, found=found, kept=kept, longest=LONGEST_REASON
         )

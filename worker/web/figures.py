@@ -95,6 +95,6 @@ class Looks:
         fault = next((one for one in faults if one is not None), None)
         if fault is not None:
             return privacy.printable(privacy.redacted(str(fault)))
-        if seen is None or seen.age_s > SILENCE_S:
+        if seen is None or self._glance.silent_s > SILENCE_S:
             return f"database: no answer within {SILENCE_S:g} s"
         return None

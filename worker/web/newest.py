@@ -27,6 +27,11 @@ class Newest(Generic[T]):
         self.fault: CaspenSyncError | None = None
         """Why the last one failed; None: it did not."""
 
+    @property
+    def silent_s(self) -> float:
+        """For how long what is being read has been waited for; 0 when nothing is."""
+        return 0.0 if self._going_on is None or self._going_on.done() else clock.now() - self._began_at
+
     async def get(self, *, once_known_s: float = LONGEST_S) -> T | None:
         """How it is as far as is known: the last reading, when the one that goes on takes long; None when it failed,
         or there was none yet. `once_known_s`: what is long where there is a last one."""

@@ -114,8 +114,10 @@
     if (!document.hidden) {
       try {
         const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-        const fresh = answer.ok && parsed(await answer.text()).getElementById("main");
-        connected(true);
+        /* Also a page that says what is wrong; then look again all the same. */
+        const fresh = parsed(await answer.text()).getElementById("main");
+        if (fresh && !answer.ok) fresh.dataset.lookAgain = seconds;
+        connected(Boolean(fresh));
         if (fresh) become(main, fresh);
       } catch {
         connected(false);
