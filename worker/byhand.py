@@ -42,8 +42,9 @@ def whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def pause(pool: asyncpg.Pool, settings: Settings, account: str, by: By) -> None:
-    """Stops an account in every process, until `resume`. Requests on the wire finish.
+async def pause(pool: asyncpg.Pool | asyncpg.Connection, settings: Settings, account: str, by: By) -> None:
+    """Stops an account in every process, until `resume`. Requests on the wire finish. For an account that is configured
+    and that the database does not know yet it takes a pool.
 
     Raises UsageError for an account that is neither configured nor known to the database.
     """
@@ -57,7 +58,7 @@ async def pause(pool: asyncpg.Pool, settings: Settings, account: str, by: By) ->
         await pool.fetchval(query("pause_by_hand"), account, by.who, by.reason)
 
 
-async def resume(pool: asyncpg.Pool, settings: Settings, account: str, by: By) -> Resumed:
+async def resume(pool: asyncpg.Pool | asyncpg.Connection, settings: Settings, account: str, by: By) -> Resumed:
     """Ends whatever pause an account is in, and wakes the workers. Raises UsageError as `pause` does."""
     with understood():
         row = await pool.fetchrow(query("resume"), account, by.who, by.reason)
@@ -69,7 +70,7 @@ async def resume(pool: asyncpg.Pool, settings: Settings, account: str, by: By) -
     return Resumed(kind=None, reason=None)
 
 
-async def _no_such_account(pool: asyncpg.Pool, settings: Settings, account: str) -> UsageError:
+async def _no_such_account(pool: asyncpg.Pool | asyncpg.Connection, settings: Settings, account: str) -> UsageError:
     with understood():
         known = {row["account"] for row in await pool.fetch(query("known_accounts"))}
     return UsageError(

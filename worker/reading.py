@@ -63,6 +63,7 @@ class SharedReading(Generic[T]):
         read: Callable[[asyncpg.Connection], Awaitable[T]],
         *,
         kept_at_least_s: float = KEPT_AT_LEAST_S,
+        kept_at_most_s: float = KEPT_AT_MOST_S,
         usual_of: int = 5,
         told: Callable[[T], None] | None = None,
         now: Callable[[], float] = clock.now,
@@ -72,6 +73,7 @@ class SharedReading(Generic[T]):
         self._pool = pool
         self._reads = read
         self._kept_at_least_s = kept_at_least_s
+        self._kept_at_most_s = kept_at_most_s
         self._told = told
         self._now = now
         self._newest: _Reading[T] | None = None
@@ -79,7 +81,7 @@ class SharedReading(Generic[T]):
         self._going_on: asyncio.Task[_Reading[T]] | None = None
 
     async def get(self, max_age_s: float, *, times: int = KEPT_TIMES) -> T:
-        """How it is, as read at most `max_age_s` ago, or longer where reading takes long; a minute at the most.
+        """How it is, as read at most `max_age_s` ago, or longer where reading takes long; `kept_at_most_s` at the most.
         `times`: how often what it took must have passed before this asker has it read again.
 
         The ages in it, and the times to come, are as of now.
@@ -102,7 +104,7 @@ class SharedReading(Generic[T]):
         # What takes little takes longer where others are busy, too: no reason to be more sparing with it.
         times = KEPT_TIMES if reading.took_s < CHEAP_S else times
         kept_s = max(wanted_s, self._kept_at_least_s, times * reading.took_s)
-        return self._now() - reading.at <= min(KEPT_AT_MOST_S, kept_s)
+        return self._now() - reading.at <= min(self._kept_at_most_s, kept_s)
 
     async def _read_with_the_others(self) -> _Reading[T]:
         if self._going_on is None or self._going_on.done():
@@ -117,7 +119,8 @@ class SharedReading(Generic[T]):
                 async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
                     began = self._now()  # waiting for a connection costs Postgres nothing
                     found = await self._reads(conn)
-            reading = _Reading(began, self._usual_s(self._now() - began), found)
+                    took_s = self._now() - began  # to give a connection back takes a while, and costs nothing
+            reading = _Reading(began, self._usual_s(took_s), found)
             if self._told is not None:
                 self._told(found)
         except DATABASE_FAULTS as fault:

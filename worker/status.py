@@ -97,6 +97,8 @@ class AccountStatus:
 
     def later(self, seconds: float) -> AccountStatus:
         """The same, so many seconds later: what is old is older, and what is to come is nearer."""
+        if self.oldest_s is self.next_due_s is self.paused_for_s is self.done_in_s is None:
+            return self  # of a thousand accounts most are idle
         return replace(
             self,
             oldest_s=None if self.oldest_s is None else self.oldest_s + seconds,
@@ -219,11 +221,15 @@ def _seen_again(one: AccountStatus, seen: Glance) -> AccountStatus:
     if figures is None:
         return one
     newer = {name: value for name, value in figures.items() if name != "free_in_s"}
-    again = replace(one, **newer, served=one.account in seen.served)
-    if again.paused_for_s is not None:
-        again = replace(again, paused_for_s=max(0.0, again.paused_for_s - seen.age_s))
-    # It was estimated when the changes were counted; of what is stopped now nobody knows.
-    return again if again.pause_kind is None and again.served else replace(again, done_in_s=None)
+    newer["served"] = one.account in seen.served
+    if newer["paused_for_s"] is not None:
+        newer["paused_for_s"] = max(0.0, newer["paused_for_s"] - seen.age_s)
+    if newer["pause_kind"] is not None or not newer["served"]:
+        # It was estimated when the changes were counted; of what is stopped now nobody knows.
+        newer["done_in_s"] = None
+    # To make another one costs as much as all the rest, and of a thousand accounts most are as they were.
+    changed = {name: value for name, value in newer.items() if getattr(one, name) != value}
+    return replace(one, **changed) if changed else one
 
 
 def _worker(row: Mapping[str, Any]) -> WorkerStatus:

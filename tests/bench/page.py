@@ -105,7 +105,7 @@ async def _measure(beside: Beside, viewers: int, seconds: float) -> tuple[Cost, 
 
 
 async def _watch(session: aiohttp.ClientSession, address: str, seen: list[int]) -> None:
-    """As a browser does: reads as it comes, and comes back a second after the stream has ended."""
+    """As a browser does: reads as it comes, and comes back when the stream has ended."""
     while True:
         timeout = aiohttp.ClientTimeout(total=None)
         async with session.get(
@@ -115,7 +115,6 @@ async def _watch(session: aiohttp.ClientSession, address: str, seen: list[int]) 
             async for chunk in answer.content.iter_any():
                 seen[0] += chunk.count(b"data: ")
                 seen[1] += len(chunk)
-        await asyncio.sleep(1)
 
 
 async def _what_a_busy_account_has(conn: asyncpg.Connection) -> None:

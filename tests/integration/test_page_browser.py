@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +14,7 @@ from playwright.async_api import Route, expect
 from tests.support.browser import PHONE, fits, focused, goes_on, hide, looking, pending, shows, sign_in, tab_to
 from tests.support.database import Database
 from tests.support.outages import clinic
+from tests.support.processes import TOKEN
 from tests.support.statuspage import PAGE_TOKEN, WITH_TOKEN, Surgery, surgery
 from tests.support.waiting import eventually
 from tests.support.web import web
@@ -283,3 +285,76 @@ async def test_an_account_is_stopped_and_goes_on(database: Database) -> None:
         await one.clinic.all_synced()
         await page.get_by_role("link", name="Overview").tap()
         await shows(page, "All changes have reached Caspen")
+
+
+@pytest.mark.long
+async def test_a_connection_that_dies_without_a_word(database: Database) -> None:
+    """A service that is frozen closes nothing, as a network that is gone does not: the page says so all the same, and
+    since when, and goes on by itself."""
+    async with surgery(database) as one, looking(one.address) as page:
+        await page.goto("/")
+        await goes_on(page)
+        one.web.service.process.send_signal(signal.SIGSTOP)
+        try:
+            await expect(page.get_by_role("alert")).to_contain_text("No connection to caspen-sync since")
+        finally:
+            one.web.service.process.send_signal(signal.SIGCONT)
+        await expect(page.get_by_role("alert")).to_be_hidden()
+        await goes_on(page)
+
+
+@pytest.mark.long
+async def test_a_page_whose_service_cannot_say(database: Database) -> None:
+    """A page that looks again shows what is wrong instead of what was right, and goes on looking."""
+    async with surgery(database) as one, looking(one.address) as page:
+        await one.web.turns("/account?name=default", 200, "Changes are sent as they come")
+        await page.goto("/account?name=default")
+
+        async def cannot(route: Route) -> None:
+            body = '<!DOCTYPE html><main id="main" tabindex="-1"><h1>Service Unavailable</h1></main>'
+            await route.fulfill(status=503, content_type="text/html", body=body)
+
+        await page.route("**/account**", cannot)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Service Unavailable")
+        await page.unroute("**/account**")
+        await expect(page.get_by_text("Changes are sent as they come")).to_be_visible()
+
+
+@pytest.mark.long
+async def test_what_is_focused_stays_what_it_is(database: Database) -> None:
+    """When accounts change places, and when a pause ends under a finger: nothing else comes to where the focus is."""
+    async with (
+        surgery(database, ACCOUNTS__NORTH__TOKEN="north-token", **WITH_TOKEN) as one,
+        looking(one.address) as page,
+    ):
+        await one.web.turns("/accounts", 200, "/account?name=north")
+        await page.goto("/")
+        await sign_in(page, PAGE_TOKEN)
+        await page.get_by_role("link", name="default", exact=True).focus()
+        await database.write("app_1", {"note": "x"}, account="north")
+        await shows(page, "1 change has not reached Caspen")
+        await expect(page.locator("#accounts tbody tr").first).to_contain_text("north")
+        assert await focused(page) == "default"
+
+        await page.goto("/account?name=north")
+        await page.get_by_role("button", name="Let it go on now").focus()
+        await page.evaluate("window.here = true")
+        one.clinic.sandbox.set_tokens([TOKEN, "north-token"])
+        await expect(page.get_by_role("button", name="Stop the sending")).to_be_visible()
+        assert await page.evaluate("window.here")
+        assert "Stop the sending" not in await focused(page)
+
+
+@pytest.mark.long
+async def test_more_who_look_than_there_are_streams(database: Database) -> None:
+    """Who is turned away sees fresh figures all the same, and hears of no lost connection."""
+    async with surgery(database) as one, looking(one.address) as page:
+
+        async def turned_away(route: Route) -> None:
+            await route.fulfill(status=503, content_type="text/plain", body="too many look at once")
+
+        await page.route("**/live", turned_away)
+        await page.goto("/")
+        await one.clinic.write(3)
+        await expect(page.get_by_text("3 accepted")).to_be_visible()
+        await expect(page.locator("#lost")).to_be_hidden()

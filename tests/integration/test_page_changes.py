@@ -19,12 +19,17 @@ from tests.support.database import Database
 from tests.support.parking import parked
 from tests.support.statuspage import WITH_TOKEN, surgery
 from tests.support.waiting import eventually
+from worker.reading import SharedReading
+from worker.status import status
 from worker.telemetry import log
+from worker.trail import Trail
 from worker.web import changes as module
+from worker.web import figures
 from worker.web.access import Access
 from worker.web.asked import Asked
 from worker.web.changes import Changes
 from worker.web.doorman import Visitor
+from worker.web.figures import Looks
 
 GONE = "gave up after 20 attempts: 503"
 NO_ROOM = "422 validation failed: room_id"
@@ -241,3 +246,58 @@ async def test_what_is_confirmed_is_what_was_shown(database: Database) -> None:
         assert await database.states() == {"discarded": 3, "parked": 1}
         for place in ("//[", "http://[x"):
             assert (await visitor.get(f"/sign-in?next={place}")).status == 303
+
+
+async def test_the_work_does_not_wait_for_who_pauses(database: Database) -> None:
+    """However often somebody stops an account that is locked: it is one connection, it gives up soon, and the changes
+    of other accounts go out meanwhile."""
+    async with surgery(database, ACCOUNTS__NORTH__TOKEN="north-token", **WITH_TOKEN) as one:
+        visitor = statuspage.Visitor(one.address)
+        await visitor.sign_in()
+        await one.web.turns("/accounts", 200, "/account?name=north")
+        async with database.pool.acquire() as conn:
+            await conn.execute("BEGIN; SELECT FROM caspen_sync.account WHERE account = 'north' FOR UPDATE")
+            form = {"word": visitor.word, "name": "north"}
+            asked = [asyncio.create_task(visitor.post("/pause", form)) for _ in range(12)]
+            await eventually(one.clinic.waits_for_a_lock, what="one of them waits")
+            await one.clinic.write(5)
+            synced = "SELECT count(*) = 5 FROM caspen_sync.outbox WHERE state = 'synced'"
+            await eventually(lambda: database.value(synced), what="the changes are synced")
+            assert await one.clinic.backends("count(*)", "wait_event_type = 'Lock'") <= 1
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            assert {(await page).status for page in done} == {503}
+            await conn.execute("ROLLBACK")
+        await asyncio.wait(asked)
+
+
+@pytest.mark.parametrize("state", ["paused", "not"])
+async def test_a_button_is_known_by_what_it_does(database: Database, state: str) -> None:
+    """What stops an account and what lets it go on are different elements: none turns into the other under a finger."""
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = statuspage.Visitor(one.address)
+        await visitor.sign_in()
+        await one.web.turns("/account?name=default", 200, "Changes are sent as they come")
+        if state == "paused":
+            await visitor.post("/pause", {"word": visitor.word, "name": "default"})
+        page = (await visitor.get("/account?name=default")).text
+        wanted = "resume" if state == "paused" else "pause"
+        assert f'<form id="{wanted}" method="post" action="/{wanted}"' in page
+
+
+async def test_an_account_that_nobody_has(database: Database) -> None:
+    """It can neither be stopped nor let go on, and that is said."""
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = statuspage.Visitor(one.address)
+        await visitor.sign_in()
+        for path in ("/pause", "/resume"):
+            page = await visitor.post(path, {"word": visitor.word, "name": "nobody"})
+            assert (page.status, "There is no such account" in page.text) == (404, True)
+
+
+async def test_what_is_kept_is_no_silence(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the database is far away, a glance is kept for longer; only what is waited for is silence."""
+    await registered(database)
+    looks = Looks(database.pool, Access(database.pool), SharedReading(database.pool, status), Trail(), ["default"])
+    await looks.now()
+    monkeypatch.setattr(figures, "SILENCE_S", 0.0)
+    assert (await looks.now()).verdict.level != "unknown"

@@ -10,7 +10,7 @@ from http.cookies import Morsel
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.test_utils import make_mocked_request
 from itsdangerous import URLSafeTimedSerializer
 
@@ -169,7 +169,7 @@ def test_forms_of_others(host: str, origin: str | None) -> None:
 def test_without_a_token() -> None:
     """Whoever reaches a loopback address looks, and nobody can sign in or change anything."""
     who = doorman(None)
-    visitor = who.visitor(request(Authorization="Bearer ", Cookie=f"caspen_sync_9464={signed({'name': 'Ann'})}"))
+    visitor = who.visitor(request(Cookie=f"caspen_sync_9464={signed({'name': 'Ann'})}"))
     assert visitor == Visitor(name=None, looks=True, token_set=False)
     assert not visitor.may_change
     assert not who.is_token("")
@@ -310,13 +310,28 @@ def test_by_the_token_itself(given: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        *("", "Bearer", "Bearer ", TOKEN, f"Basic {TOKEN}", f"Bearer{TOKEN}", f"Bearer {TOKEN[:-1]}"),
-        *(f"Bearer {TOKEN}x", f"Bearer {TOKEN.upper()}", f"Bearer {TOKEN} {TOKEN}", "Bearer \udcff", "Bearer é"),
+        *("Bearer", "Bearer ", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Bearer {TOKEN.upper()}"),
+        *(f"Bearer {TOKEN} {TOKEN}", "Bearer \udcff", "Bearer é"),
     ],
 )
 def test_not_by_what_is_not_the_token(given: str) -> None:
-    """Any other word is nobody's, and what is no text is no fault of ours."""
+    """Whoever sends another word is told so, and not taken for somebody without one; also where there is no token. What
+    is no text is no fault of ours."""
+    for who in (doorman(), doorman(None)):
+        visitor = who.visitor(request(Authorization=given))
+        assert (visitor.wrong_token, visitor.looks, visitor.may_change) == (True, False, False)
+
+
+@pytest.mark.parametrize("given", ["", TOKEN, f"Basic {TOKEN}", f"Bearer{TOKEN}"])
+def test_another_kind_of_authorization(given: str) -> None:
+    """It is none of ours: a proxy's, maybe."""
     assert doorman().visitor(request(Authorization=given)) == nobody()
+
+
+def test_who_speaks_as_no_browser_does() -> None:
+    """HTTP/1.0 is what a proxy speaks that says nothing else of itself: whoever comes by it is not on this host."""
+    old = make_mocked_request("GET", "/", headers={"Host": HOST}, version=HttpVersion10)
+    assert not doorman().visitor(old).looks
 
 
 def test_the_token_of_a_form() -> None:

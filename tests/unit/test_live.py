@@ -153,3 +153,12 @@ async def test_a_stream_outlasts_other_connections(monkeypatch: pytest.MonkeyPat
         while time.monotonic() < began + 1.0:
             looks.headline = f"at {time.monotonic()}"
             assert looks.headline in await event(reader)
+
+
+async def test_something_is_said_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing changes: a browser takes silence for a connection that died. No section is sent anew."""
+    monkeypatch.setattr(live, "BEAT_S", 0.1)
+    async with streaming(Counted()) as (port, _), held(port, ASK) as reader:
+        await event(reader)
+        for _ in range(3):
+            assert '"sections": {}' in await event(reader)

@@ -286,11 +286,36 @@ def test_new_accounts_are_among_what_is_on_the_way() -> None:
     assert verdict(it_is, ("a",)).details == "Nothing is lost: what waits is kept in the database."
 
 
-@pytest.mark.parametrize("it_is", [found(account()), found(account(parked=1)), found(paused())])
-def test_an_old_count_is_told_as_such(it_is: Status) -> None:
-    """Where counting takes long, something may have been written since: nobody is told that nothing waits now."""
-    assert verdict(it_is.later(1.0), DEFAULT).details == ""
-    assert verdict(it_is.later(40.0), DEFAULT).details == "As of 40 s ago"
+@pytest.mark.parametrize(
+    ("it_is", "says"),
+    [
+        (found(account()), "All changes had reached Caspen 40 s ago"),
+        (found(account(parked=1)), "1 change needs a decision; all others had reached Caspen 40 s ago"),
+        (found(paused()), "As of 40 s ago"),
+    ],
+)
+def test_an_old_count_is_told_as_such(it_is: Status, says: str) -> None:
+    """Where counting takes long, something may have been written since: nobody is told that nothing waits now, and what
+    a browser's tab shows says so, too."""
+    fresh, old = verdict(it_is.later(1.0), DEFAULT), verdict(it_is.later(40.0), DEFAULT)
+    assert "ago" not in f"{fresh.headline} {fresh.details}"
+    assert says in (old.headline, old.details)
+    assert "have reached" not in old.headline
+
+
+def test_troubles_are_known_again() -> None:
+    """Each has a key of its own that stays while its numbers change: what is focused in one must not come into another
+    one."""
+    one = found(
+        paused("a", live=1), account("b", live=2, served=False), account("c", waiting=1, parked=3), strangers=(NROTH,)
+    )
+    other = found(
+        paused("a", live=7), account("b", live=9, served=False), account("c", waiting=5, parked=8), strangers=(NROTH,)
+    )
+    keys = [trouble.key for trouble in troubles(one)]
+    assert all(keys)
+    assert len(set(keys)) == len(keys)
+    assert keys == [trouble.key for trouble in troubles(other)]
 
 
 def test_long_reasons_are_clipped() -> None:

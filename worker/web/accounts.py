@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import urlencode
 
-import asyncpg
 from aiohttp import web
 
 from worker import byhand
 from worker.byhand import By
 from worker.config import Settings
+from worker.parked import LOCK_WAIT
+from worker.sqlfiles import query
 from worker.telemetry import Log
+from worker.web.access import Access
 from worker.web.asked import Asked, NotDone, gone_to, html
 from worker.web.changes import LONGEST_REASON
 from worker.web.figures import Looks
@@ -20,12 +21,11 @@ from worker.web.figures import Looks
 class Accounts:
     """The page and its two buttons."""
 
-    def __init__(self, looks: Looks, pool: asyncpg.Pool, settings: Settings, log: Log) -> None:
+    def __init__(self, looks: Looks, access: Access, settings: Settings, log: Log) -> None:
         self._looks = looks
-        self._pool = pool
+        self._access = access
         self._settings = settings
         self._log = log
-        self._turn = asyncio.Lock()
 
     async def one(self, asked: Asked) -> web.Response:
         """How one account is."""
@@ -57,12 +57,15 @@ class Accounts:
     async def _do(self, asked: Asked, action: str) -> web.Response:
         name = asked.sent("name")
         by = By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why").strip()[:LONGEST_REASON] or None)
-        # One at a time: whoever waits for a locked account must not take the connections of the work.
-        async with self._turn:
+        async with self._access.acquire() as conn, conn.transaction():
+            # Whoever meets a locked account gives up soon: all pages take turns at this connection.
+            await conn.execute(query("wait_briefly"), LOCK_WAIT)
+            if name not in {row["account"] for row in await conn.fetch(query("known_accounts"))}:
+                raise NotDone(404, "There is no such account, or no service has taken it up yet. Nothing was changed.")
             if action == "pause":
-                await byhand.pause(self._pool, self._settings, name, by)
+                await byhand.pause(conn, self._settings, name, by)
             else:
-                await byhand.resume(self._pool, self._settings, name, by)
+                await byhand.resume(conn, self._settings, name, by)
         self._looks.look_anew()
         self._log.info("done_by_hand", kind=action, account=name)
         return gone_to(f"/account?{urlencode({'name': name})}")

@@ -79,6 +79,8 @@ def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> P
         if not doorman.is_ours(request):
             return plain(421, "asked under a name that is not this page's; add it to http.hosts if it is")
         visitor = doorman.visitor(request)
+        if visitor.wrong_token:
+            return plain(401, "that is not the token", **{"WWW-Authenticate": 'Bearer error="invalid_token"'})
         asked = Asked(request=request, visitor=visitor)
         try:
             if not (open_to_all or visitor.looks):

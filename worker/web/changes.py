@@ -114,7 +114,15 @@ class Changes:
         """Is it meant?"""
         kept = {name: value for name in ("account", "reason", "from") if (value := asked.sent(name))}
         return html(
-            asked, 200, "sure.html", here="parked", action=action, found=found, kept=kept, longest=LONGEST_REASON
+            asked,
+            200,
+            "sure.html",
+            here="parked",
+            action=action,
+            found=found,
+            kept=kept,
+            longest=LONGEST_REASON,
+            most=MOST_AT_ONCE,
         )
 
     @staticmethod

@@ -28,7 +28,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from worker.addresses import is_loopback
@@ -57,6 +57,8 @@ class Visitor:
     """Whether they may see how it is."""
     token_set: bool
     """Whether there is a token to sign in with."""
+    wrong_token: bool = False
+    """Whether a token came along, and is not the one."""
 
     @property
     def may_change(self) -> bool:
@@ -92,11 +94,13 @@ class Doorman:
     def visitor(self, request: web.BaseRequest) -> Visitor:
         """Who asks this."""
         known = self._signer(_SESSION)
+        kind, _, given = request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            if self.is_token(given.strip()):
+                return Visitor(name="api", by_token=True, looks=True, token_set=True)
+            return Visitor(name=None, looks=False, token_set=known is not None, wrong_token=True)
         if known is None:
             return Visitor(name=None, looks=self._is_here(request), token_set=False)
-        kind, _, given = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self.is_token(given.strip()):
-            return Visitor(name="api", by_token=True, looks=True, token_set=True)
         session = _read(known, request.cookies.get(_cookie_of(request), ""))
         if session is None:
             return Visitor(name=None, looks=self._is_here(request), token_set=True)
@@ -134,7 +138,9 @@ class Doorman:
     def _is_here(self, request: web.BaseRequest) -> bool:
         """Whether somebody on this host asks. A proxy in between shows by the name, or by what proxies add."""
         name = _name_in(request.headers.get("Host", ""))
-        return self._loopback and is_loopback(name) and not any(mark in request.headers for mark in _MARKS_OF_PROXIES)
+        marked = any(mark in request.headers for mark in _MARKS_OF_PROXIES)
+        # No browser speaks HTTP/1.0 any more, and nginx does unless it is told otherwise.
+        return self._loopback and is_loopback(name) and not marked and request.version >= HttpVersion11
 
     def _is_our_name(self, name: str) -> bool:
         return _is_ip(name) or name in self._hosts

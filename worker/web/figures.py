@@ -20,6 +20,8 @@ from worker.web.verdict import Verdict, no_count, no_verdict, verdict
 
 # Pauses, budgets and workers are looked at so often while anybody looks, in seconds: a pause shows within a second.
 GLANCE_S = 0.5
+# Where the database is far away, or has thousands of accounts, no more seldom than this.
+GLANCE_AT_MOST_S = 2.0
 # What disturbs a machine for a moment disturbs some in a row.
 GLANCES = 10
 # What takes counting, in seconds; see `reading` for large backlogs.
@@ -29,6 +31,8 @@ COUNTS_S = 1.0
 COUNTS_TIMES, LATELY_TIMES = 200, 400
 # No glance waits for a count that takes long.
 BRIEFLY_S = 0.1
+# A count that takes longer than this leaves it open how it is.
+OVERDUE_S = 10.0
 # Without a glance for so long, the database does not answer.
 SILENCE_S = 3.0
 
@@ -60,7 +64,8 @@ class Looks:
         self._counts = Newest(counts, max_age_s=COUNTS_S, times=COUNTS_TIMES)
         self._lately = Newest(SharedReading(access, lately), max_age_s=COUNTS_S, times=LATELY_TIMES)
         self._glance = Newest(
-            SharedReading(pool, glance, kept_at_least_s=GLANCE_S, usual_of=GLANCES), max_age_s=GLANCE_S
+            SharedReading(pool, glance, kept_at_least_s=GLANCE_S, kept_at_most_s=GLANCE_AT_MOST_S, usual_of=GLANCES),
+            max_age_s=GLANCE_S,
         )
         self._trail = trail
         self._configured = configured
@@ -75,7 +80,8 @@ class Looks:
         if fault is not None:
             found, sent, said = None, None, no_verdict(fault)
         else:
-            said = no_count() if found is None else verdict(found, self._configured)
+            late = found is None or self._counts.silent_s > OVERDUE_S
+            said = no_count() if found is None or late else verdict(found, self._configured)
         return Figures(
             at=datetime.now(UTC),
             version=__version__,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -25,8 +25,16 @@ DRAWN_EVERY_S = 1.0
 MOST_VIEWERS = 32
 # A browser comes back by itself; that ends what a proxy, or a browser that is gone, would hold open.
 LONGEST_S = 600.0
+# So often something is said in any case: a connection that died without a word is known by its silence, see page.js.
+BEAT_S = 4.0
 # Whoever does not read for so long is cut.
 SLOW_S = 5.0
+
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "X-Accel-Buffering": "no",  # nginx would send it in lumps
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,7 @@ class Live:
             return web.Response(content_type="text/event-stream", headers=HEADERS)
         if self._closed or self._viewers >= MOST_VIEWERS:
             return plain(503, "too many look at once")
-        response = web.StreamResponse(
-            headers={**SERVER_HEADERS, **HEADERS, "Content-Type": "text/event-stream; charset=utf-8"}
-        )
+        response = web.StreamResponse(headers={**SERVER_HEADERS, **HEADERS, **STREAM_HEADERS})
         response.force_close()
         self._viewers += 1
         try:
@@ -91,15 +97,16 @@ class Live:
             await asyncio.gather(self._drawing, return_exceptions=True)
 
     async def _tell(self, request: web.BaseRequest, write: Callable[[bytes], Awaitable[None]]) -> None:
-        seen = 0
+        seen, said_at = 0, clock.now()
         await write(b"retry: 1000\n\n")
         async for number in self._drawings():
             if request.transport is None or request.transport.is_closing():
                 return
-            event = self._since(seen)
-            if event is not None:
+            sections = self._since(seen)
+            if sections or clock.now() - said_at >= BEAT_S:
                 async with asyncio.timeout(SLOW_S):
-                    await write(event)
+                    await write(self._event(sections))
+                said_at = clock.now()
             seen = number
 
     async def _drawings(self) -> AsyncIterator[int]:
@@ -117,11 +124,11 @@ class Live:
                 return
             yield self._number
 
-    def _since(self, seen: int) -> bytes | None:
-        changed = {name: drawn.html for name, drawn in self._sections.items() if drawn.number > seen}
-        if not changed:
-            return None
-        return f"data: {json.dumps({'title': self._title, 'sections': changed})}\n\n".encode()
+    def _since(self, seen: int) -> Mapping[str, str]:
+        return {name: drawn.html for name, drawn in self._sections.items() if drawn.number > seen}
+
+    def _event(self, sections: Mapping[str, str]) -> bytes:
+        return f"data: {json.dumps({'title': self._title, 'sections': sections})}\n\n".encode()
 
     async def _draw(self) -> None:
         """While anybody looks: looks often, and draws when there is something to see."""

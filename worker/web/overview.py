@@ -82,6 +82,8 @@ def view(figures: Figures) -> Mapping[str, Any]:
 
 def _ordered(accounts: tuple[AccountStatus, ...]) -> list[AccountStatus]:
     """Those that need somebody first, then those with the most to send."""
-    return sorted(
-        accounts, key=lambda one: (one.pause_kind in (None, "throttled"), -one.pending, -one.parked, one.account)
-    )
+    return sorted(accounts, key=lambda one: (not _needs_somebody(one), -one.pending, -one.parked, one.account))
+
+
+def _needs_somebody(one: AccountStatus) -> bool:
+    return one.pause_kind not in (None, "throttled") or bool(one.pending and not one.served)

@@ -5,6 +5,7 @@ Every value is escaped by Jinja, and passes `plain` where it may hold what steer
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,7 @@ def environment() -> Environment:
         number=_number,
         visible=visible,
         plain=_plain,
+        digest=_digest,
         clipped=clipped,
         json=json_text,
         outcome=lambda word: OUTCOMES.get(word, word),
@@ -69,6 +71,11 @@ def environment() -> Environment:
 def rendered(template: str, **values: Any) -> str:
     """The template's text with these values in it."""
     return environment().get_template(template).render(**values)
+
+
+def _digest(text: str) -> str:
+    """What an element is known by whose name may hold anything."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 def _plain(text: str | None) -> str:

@@ -27,7 +27,7 @@ MOST_CONNECTIONS = 64
 # How long the end waits for answers that are on their way; aiohttp waits twice.
 CLOSING_S = 0.25
 # Nobody has more to say in one line; aiohttp's own limits, 8 KiB and 128 header fields, are for browsers.
-LINE_BYTES = 4096
+LINE_BYTES = 8190
 
 HEADERS = {"Server": "caspen-sync", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 

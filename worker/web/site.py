@@ -53,7 +53,7 @@ def site(
     access = Access(pool)
     looks = Looks(pool, access, counts, trail, settings.accounts)
     overview, live, changes = Overview(looks), Live(looks), Changes(access, log)
-    accounts, signing = Accounts(looks, pool, settings, log), Signing(doorman, log)
+    accounts, signing = Accounts(looks, access, settings, log), Signing(doorman, log)
     pages = {
         "/": overview.page,
         "/live": live.stream,

@@ -41,6 +41,8 @@ class Trouble:
     ends_in_s: float | None = None
     urgent: bool = False
     """Whether something is stopped for as long as it lasts."""
+    key: str = ""
+    """By which it is known again while its numbers change."""
     parked: bool = False
     """Whether the list of parked changes helps."""
 
@@ -100,9 +102,9 @@ def verdict(found: Status, configured: Collection[str]) -> Verdict:
         return Verdict(level="busy", headline=f"{_on_its_way(found)} to Caspen", details=details, troubles=ordered)
     if parked:
         # How many comes first: what a browser's tab leaves of the line must not be that all is well.
-        headline = f"{counted(parked, 'change')} {_needs(parked)} a decision; all others have reached Caspen"
-        return Verdict(level="person", headline=headline, details=_as_of(found), troubles=ordered)
-    return Verdict(level="well", headline="All changes have reached Caspen", details=_as_of(found), troubles=ordered)
+        headline = f"{counted(parked, 'change')} {_needs(parked)} a decision; all others {_have_reached(found)}"
+        return Verdict(level="person", headline=headline, details="", troubles=ordered)
+    return Verdict(level="well", headline=f"All changes {_have_reached(found)}", details="", troubles=ordered)
 
 
 def _pending(found: Status) -> int:
@@ -156,6 +158,13 @@ def _how_soon(found: Status) -> Iterator[str]:
         yield f"{counted(held, 'appointment')} being sent now"
 
 
+def _have_reached(found: Status) -> str:
+    """An old count says nothing of now, not even by leaving it out."""
+    if found.age_s > FRESH_S:
+        return f"had reached Caspen {span(found.age_s)} ago"
+    return "have reached Caspen"
+
+
 def _as_of(found: Status) -> str:
     """Where there is much to count, it is counted seldom, and something may have been written since."""
     return f"As of {span(found.age_s)} ago" if found.age_s > FRESH_S else ""
@@ -197,6 +206,7 @@ def _troubles(found: Status, configured: Collection[str]) -> Iterator[Trouble]:
             what=f"{counted(parked, 'change')} {are} parked: Caspen does not take {them}",
             mend="Read why; then have them sent again, or discard them.",
             parked=True,
+            key="parked",
         )
     yield from _waits(found.accounts, alone=alone)
 
@@ -205,6 +215,7 @@ def _pause(one: AccountStatus, *, alone: bool) -> Trouble | None:
     whose = "" if alone else f" for account {_named(one.account)}"
     why = f"({clipped(one.pause_reason or 'no reason was given')})"
     probed = Trouble(what="", mend="", account=one.account, ends="next try", ends_in_s=one.paused_for_s, urgent=True)
+    probed = replace(probed, key=f"paused {one.account}")
     match one.pause_kind:
         case None:
             return None
@@ -247,6 +258,7 @@ def _unserved(one: AccountStatus) -> Trouble:
         mend=f"Is accounts.{_key(one.account)} in the configuration of a service that runs?",
         account=one.account,
         urgent=True,
+        key=f"unserved {one.account}",
     )
 
 
@@ -256,12 +268,14 @@ def _stranger(one: Stranger, configured: Collection[str]) -> Trouble:
         return Trouble(
             what=f"Account {name} is new: {at_least}{counted(one.changes, 'change')}",
             mend="Restart the service if it does not take the account up by itself.",
+            key=f"stranger {one.account}",
         )
     changes = f"{at_least.capitalize()}{counted(one.changes, 'change')}"
     return Trouble(
         what=f"{changes} for account {name}, which no configuration names",
         mend=f"Add accounts.{_key(one.account)}, or mend the application that writes this name.",
         urgent=True,
+        key=f"stranger {one.account}",
     )
 
 
@@ -275,6 +289,7 @@ def _waits(accounts: Sequence[AccountStatus], *, alone: bool) -> Iterator[Troubl
             account=waiting[0].account if len(waiting) == 1 else None,
             ends="next try",
             ends_in_s=due,
+            key="waiting",
         )
     if shared := [one for one in accounts if one.held_back]:
         others = f" and {counted(len(shared) - 1, 'other')}" if len(shared) > 1 else ""
@@ -285,6 +300,7 @@ def _waits(accounts: Sequence[AccountStatus], *, alone: bool) -> Iterator[Troubl
             "to them",
             mend="Nothing has to be done; it is slower for as long as they go on.",
             account=shared[0].account if len(shared) == 1 else None,
+            key="shared",
         )
 
 

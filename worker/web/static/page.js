@@ -65,28 +65,61 @@
     document.body.classList.toggle("stale", !well);
   }
 
+  /* Makes this page as it is now. It has a time limit, since a connection may die without a word. */
+  async function renew() {
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10000) });
+      /* Also a page that says what is wrong; then this one is looked for again all the same. */
+      const fresh = parsed(await answer.text()).getElementById("main");
+      if (fresh && !answer.ok) Object.assign(fresh.dataset, main.dataset);
+      connected(Boolean(fresh));
+      if (fresh) become(main, fresh);
+    } catch {
+      connected(false);
+    }
+  }
+
   /* The overview is sent what changes. */
   function follow(path) {
+    /* The service says something every four seconds; a stream that ends goes on a second later, without a word. */
+    const SILENCE_MS = 10000;
+    const PATIENCE_MS = 2500;
+    const AGAIN_MS = 3000;
     let source = null;
     let again = 0;
     let missed = 0;
+    let silence = 0;
+    let heard = new Date();
 
     function close() {
-      clearTimeout(again);
-      clearTimeout(missed);
+      for (const timer of [again, missed, silence]) clearTimeout(timer);
       missed = 0;
       if (source) source.close();
       source = null;
     }
 
-    function open() {
-      close();
-      reopen();
+    function listen() {
+      clearTimeout(silence);
+      silence = setTimeout(() => {
+        connected(false, heard);
+        close();
+        open();
+      }, SILENCE_MS);
     }
 
-    function reopen() {
+    /* Turned away: the browser would not try again by itself, and others look. */
+    async function withoutStream() {
+      clearTimeout(silence);
+      await renew();
+      if (!document.hidden) again = setTimeout(open, AGAIN_MS);
+    }
+
+    function open() {
       source = new EventSource(path);
+      listen();
       source.onmessage = (event) => {
+        heard = new Date();
+        listen();
         clearTimeout(missed);
         missed = 0;
         connected(true);
@@ -94,15 +127,16 @@
         show(title, sections);
       };
       source.onerror = () => {
-        /* A stream ends now and then, and goes on a second later: that is not worth a word. */
-        missed ||= setTimeout(connected, 2500, false, new Date());
-        /* Turned away: the browser would not try again by itself. */
-        if (source.readyState === EventSource.CLOSED) again = setTimeout(reopen, 3000);
+        if (source && source.readyState === EventSource.CLOSED) withoutStream();
+        else missed ||= setTimeout(connected, PATIENCE_MS, false, heard);
       };
     }
 
     /* Whoever does not look costs nothing. */
-    document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+    document.addEventListener("visibilitychange", () => {
+      close();
+      if (!document.hidden) open();
+    });
     if (!document.hidden) open();
   }
 
@@ -111,19 +145,15 @@
     const seconds = Number(main.dataset.lookAgain);
     if (!seconds) return;
     await new Promise((done) => setTimeout(done, seconds * 1000));
-    if (!document.hidden) {
-      try {
-        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-        /* Also a page that says what is wrong; then look again all the same. */
-        const fresh = parsed(await answer.text()).getElementById("main");
-        if (fresh && !answer.ok) fresh.dataset.lookAgain = seconds;
-        connected(Boolean(fresh));
-        if (fresh) become(main, fresh);
-      } catch {
-        connected(false);
-      }
-    }
+    if (!document.hidden) await renew();
     lookAgain();
+  }
+
+  /* What has just been done is said once, and not whenever this address is opened. */
+  const address = new URL(location.href);
+  if (address.searchParams.has("did")) {
+    for (const name of ["did", "n", "outdated"]) address.searchParams.delete(name);
+    history.replaceState(null, "", address);
   }
 
   if (main.dataset.live) follow(main.dataset.live);
