@@ -91,7 +91,7 @@ def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> P
         except UsageError as error:
             return message(asked, 409, _said(error))
         except DATABASE_FAULTS as error:
-            return message(asked, 503, f"The database cannot be read now. {_said(error)}")
+            return message(asked, 503, f"The database cannot do this now. {_said(error)}")
 
     return page
 
