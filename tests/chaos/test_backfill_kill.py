@@ -187,6 +187,7 @@ async def kill_in(one: Backfill, wanted: str, chance: random.Random) -> str:
     return list(PHASES)[reached - 1] if process.returncode else "ended"
 
 
+@pytest.mark.long
 async def test_killed_while_it_loads(database: Database, tmp_path: Path) -> None:
     """Some lines are in the outbox by then. The next run adds the others, and works all off."""
     chance = chance_of_this_run()

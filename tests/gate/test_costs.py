@@ -13,6 +13,7 @@ from tests.gate.baseline import load, moved, told
 from tests.gate.scenarios import SCENARIOS, TITLES
 
 
+@pytest.mark.long
 @pytest.mark.skipif("CASPEN_SYNC_TEST_PARTITIONED" in os.environ, reason="another schema has costs of its own")
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_it_costs_what_it_did(

@@ -152,6 +152,7 @@ async def test_a_second_signal_stops_at_once(database: Database) -> None:
     assert "of may.csv are left: run the same command again" in said
 
 
+@pytest.mark.long
 async def test_a_refused_token(database: Database) -> None:
     """77, once the API has refused it, and nothing is parked; how to mend it and how to go on are said."""
     await backfill(database, "may.csv", lines=3)

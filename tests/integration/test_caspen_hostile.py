@@ -77,6 +77,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ENDLESS)
 async def test_what_has_no_end(what: str) -> None:
     """Whatever it is that goes on for ever, it is over with the timeout and does not fill the memory."""

@@ -69,6 +69,7 @@ async def test_a_process_that_cannot_say_that_it_is_alive(database: Database) ->
     await database.pool.execute("ALTER TABLE caspen_sync.worker_away RENAME TO worker")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("written_at", ["infinity", "-infinity", "294000-01-01"])
 async def test_a_change_of_no_time(database: Database, written_at: str) -> None:
     """Whatever its owner says of when a change was written, it goes out, and so do the others; `status` can be read."""

@@ -55,12 +55,12 @@ def ids_on(page: str) -> list[int]:
 
 async def test_the_json_has_every_figure(database: Database) -> None:
     """What the overview says stands at /api/status as well, and both are what the database says."""
+    await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
     async with surgery(database, ACCOUNTS__NORTH__TOKEN="north-token", RETRY__PROBE_BASE_S="60") as one:
         for number in range(5):
             await database.write(f"app_{number}", {"note": NOTE})
         for number in range(3):
             await database.write(f"app_{number}", {"note": NOTE}, account="north")
-        await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
         visitor = statuspage.Visitor(one.address)
 
         async def settled() -> Any:

@@ -131,6 +131,7 @@ async def test_another_name_is_turned_away(database: Database) -> None:
     name they know."""
     async with with_a_parked_change(database, **WITH_TOKEN, HTTP__HOSTS='["Sync.Example"]') as (one, form):
         port = one.address.rpartition(":")[2]
+        await one.web.turns("/readyz", 200, "ok start")
         visitor = Visitor(one.address)
         await visitor.sign_in()
         ours = ("127.0.0.1", "localhost", "[::1]", "10.1.2.3", "sync.example", "SYNC.example", socket.gethostname())
@@ -216,7 +217,8 @@ async def test_beyond_loopback_one_has_to_sign_in(database: Database) -> None:
             assert page.status == (200 if is_open else 401), path
         page = await visitor.get("/parked?reason=abc", Accept="text/html,*/*")
         assert (page.status, page.headers["Location"]) == (303, "/sign-in?next=%2Fparked%3Freason%3Dabc")
-        for path in ("/livez", "/readyz", "/metrics"):
+        await service.turns("/readyz", 200, "ok start")
+        for path in ("/livez", "/metrics"):
             assert (await visitor.get(path)).status == 200
         told = await visitor.get("/api/status", Authorization=f"Bearer {PAGE_TOKEN}")
         assert (told.status, told.headers["Content-Type"]) == (200, "application/json; charset=utf-8")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import asyncpg
+
 from tests.support.claims import accepted, registered, settle, the_claim
 from tests.support.database import Database
 from tests.support.processes import environment
@@ -33,15 +35,21 @@ async def parked(
 ) -> int:
     """A change that the API refused a while ago, and nothing else of its appointment waits. Returns its id."""
     await registered(database, account=account)
-    change = await database.write(appointment_id, changes, account=account)
-    await park(database, change, error=error, attempts=attempts)
+    async with database.pool.acquire() as conn, conn.transaction():  # no service claims it before it is parked
+        change = await database.write(appointment_id, changes, account=account, conn=conn)
+        await _park(conn, change, error=error, attempts=attempts)
     return change
 
 
 async def park(database: Database, change: int, *, error: str = NO_ROOM, attempts: int = 1) -> None:
     """Parks a change that is pending and was not claimed."""
-    await database.pool.execute("DELETE FROM caspen_sync.arrival WHERE change_id = $1", change)
-    await database.pool.execute(
+    async with database.pool.acquire() as conn, conn.transaction():
+        await _park(conn, change, error=error, attempts=attempts)
+
+
+async def _park(conn: asyncpg.Connection, change: int, *, error: str, attempts: int) -> None:
+    await conn.execute("DELETE FROM caspen_sync.arrival WHERE change_id = $1", change)
+    await conn.execute(
         """
         WITH changed AS (
             UPDATE caspen_sync.outbox SET state = 'parked', last_error = $2, attempts = $3,

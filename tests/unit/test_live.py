@@ -112,20 +112,22 @@ async def test_a_fault_of_ours_is_told_once_and_the_stream_ends() -> None:
 
 async def test_whoever_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """One who takes nothing in holds up nobody, and is gone after a while."""
-    monkeypatch.setattr(live, "SLOW_S", 0.2)
+    monkeypatch.setattr(live, "SLOW_S", 2.0)  # the quick one shares this process, and both cores with other tests
     monkeypatch.setattr(live, "DRAWN_EVERY_S", 0.0)
-    monkeypatch.setattr(live, "GLANCE_S", 0.01)
+    monkeypatch.setattr(live, "GLANCE_S", 0.05)
     looks = Counted()
     async with streaming(looks) as (port, stream), held(port, ASK) as slow, held(port, ASK) as quick:
         await event(slow)
+        await event(quick)
+        assert stream.viewers == 2
         reading = asyncio.create_task(everything(quick))
 
         async def cut() -> bool:
-            looks.headline = f"{looks.looks} {'W' * 2_000_000}"
+            looks.headline = f"{looks.looks} {'W' * 500_000}"
+            assert not reading.done(), "the one who reads was cut"
             return stream.viewers == 1
 
         await eventually(cut, what="the one who does not read is cut")
-        assert not reading.done()
         reading.cancel()
 
 
