@@ -182,6 +182,25 @@ async def test_where_an_appointment_stands(database: Database) -> None:
         assert f"/change?account=north&amp;id={change}" in page
 
 
+async def test_why_an_appointment_waits(database: Database) -> None:
+    """What stops its account is said where the appointment is looked up, until when, and where one can do something."""
+    await registered(database, account="west")
+    async with surgery(database, ACCOUNTS__NORTH__TOKEN="north-token", RETRY__PROBE_BASE_S="60") as one:
+        for account in ("default", "north", "west"):
+            await database.write(f"app_{account}", {"note": NOTE}, account=account)
+        await one.web.turns("/appointment?id=app_north", 200, "Caspen refuses the access token")
+        page = (await one.web.get("/appointment?id=app_north")).text
+        shown = text_of(page)
+        assert "1 change waits" in shown
+        assert re.search(r"Caspen refuses the access token : 401 .*next try in (\d+ s|1 min)", shown)
+        assert 'href="/account?name=north"' in page
+        page = (await one.web.get("/appointment?id=app_west")).text
+        assert "No service works for this account." in page
+        assert 'href="/account?name=west"' in page
+        page = (await one.web.turns("/appointment?id=app_default", 200, "No change waits")).text
+        assert "/account?name=" not in page
+
+
 async def test_what_was_just_done_shows_at_once(database: Database) -> None:
     """Not the reading from before: who stops an account sees on the next page that it is stopped."""
     async with surgery(database, **WITH_TOKEN) as one:

@@ -344,6 +344,25 @@ async def test_the_database_is_away(database: Database, server: Any) -> None:
         await one.stopped(service.service)
 
 
+async def test_another_token_ends_streams(database: Database, tmp_path: Path) -> None:
+    """Of those who had to sign in to look. Who looks on this host needs no token, and goes on."""
+    file = tmp_path / "page-token"
+    file.write_text(f"{PAGE_TOKEN}\n")
+    async with surgery(database, HTTP__TOKEN_FILE=str(file)) as one:
+        visitor = Visitor(one.address)
+        await visitor.sign_in()
+        cookies = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
+        ask = f"GET /live HTTP/1.1\r\nHost: {one.address}\r\n"
+        by_proxy = f"{ask}X-Forwarded-For: 203.0.113.1\r\nCookie: {cookies}\r\n\r\n"
+        async with held(one.web.port, by_proxy.encode()) as far, held(one.web.port, f"{ask}\r\n".encode()) as near:
+            async with asyncio.timeout(20):
+                for reader in (far, near):
+                    await reader.readuntil(b"data: ")
+                file.write_text("another-page-token-77\n")
+                await far.read()
+                await near.readuntil(b"data: ")
+
+
 async def test_streams_end_with_the_service(database: Database) -> None:
     """Told to stop, it does not wait for who looks; and of more than it can serve, the last are turned away."""
     async with clinic(database) as one, web(one.env) as service, contextlib.AsyncExitStack() as stack:

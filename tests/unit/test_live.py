@@ -32,6 +32,7 @@ class Counted:
     headline: str = "first"
     looks: int = 0
     fault: Exception | None = None
+    may_look: bool = True
 
     async def now(self) -> Figures:
         self.looks += 1
@@ -44,8 +45,8 @@ class Counted:
 @contextlib.asynccontextmanager
 async def streaming(looks: Counted) -> AsyncIterator[tuple[int, Live]]:
     """A server with nothing but the stream; gives its port."""
-    stream = Live(cast(Looks, looks))
     doorman = Doorman(None, hosts=(), loopback=True)
+    stream = Live(cast(Looks, looks), may_look=lambda _: looks.may_look)
     async with listening_here({"/live": guarded(doorman, stream.stream)}) as port:
         try:
             yield port, stream
@@ -142,6 +143,18 @@ async def test_a_stream_ends_after_a_while(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(live, "LONGEST_S", 0.5)
     async with streaming(Counted()) as (port, stream):
         assert b"first" in await said_to(port, ASK, limit_s=10)
+        assert stream.viewers == 0
+
+
+async def test_a_stream_ends_for_who_may_look_no_more() -> None:
+    """Nothing is sent after that, whatever changes."""
+    looks = Counted()
+    async with streaming(looks) as (port, stream), held(port, ASK) as reader:
+        await event(reader)
+        looks.may_look = False
+        looks.headline = "second"
+        async with asyncio.timeout(5):
+            assert b"second" not in await reader.read()
         assert stream.viewers == 0
 
 

@@ -8,6 +8,7 @@ from worker.history import attempts, standing
 from worker.parked import Filter, find
 from worker.web.access import Access
 from worker.web.asked import Asked, NotDone, html
+from worker.web.figures import Looks
 
 SHOWN_ATTEMPTS = 100
 SHOWN_PARKED = 20
@@ -16,11 +17,12 @@ SHOWN_PARKED = 20
 class Appointments:
     """The page."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, looks: Looks, access: Access) -> None:
+        self._looks = looks
         self._access = access
 
     async def one(self, asked: Asked) -> web.Response:
-        """Whatever is known of it, in each account that knows it."""
+        """Whatever is known of it, in each account that knows it, and what stops an account in which it waits."""
         given = asked.given("id")
         if given is None:
             raise NotDone(400, "Which appointment? Its id is missing.")
@@ -32,6 +34,7 @@ class Appointments:
             made = await attempts(conn, appointment_id, limit=SHOWN_ATTEMPTS)
             parked = await find(conn, Filter(appointment_id=appointment_id), limit=SHOWN_PARKED)
         known = standings or made or parked
+        status = (await self._looks.now()).status if any(one.pending for one in standings) else None
         return html(
             asked,
             200 if known else 404,
@@ -40,4 +43,5 @@ class Appointments:
             standings=standings,
             made=made,
             parked=parked,
+            accounts={one.account: one for one in status.accounts} if status else {},
         )

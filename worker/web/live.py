@@ -47,8 +47,11 @@ class _Drawn:
 class Live:
     """Draws for the viewers, and tells them."""
 
-    def __init__(self, looks: Looks) -> None:
+    def __init__(self, looks: Looks, *, may_look: Callable[[web.BaseRequest], bool]) -> None:
+        """`may_look`: whether whoever sent this request still may; asked before each event, so that another token ends
+        streams as well."""
         self._looks = looks
+        self._may_look = may_look
         self._sections: dict[str, _Drawn] = {}
         self._drawn: Figures | None = None
         self._title = ""
@@ -104,6 +107,8 @@ class Live:
                 return
             sections = self._since(seen)
             if sections or clock.now() - said_at >= BEAT_S:
+                if not self._may_look(request):
+                    return
                 async with asyncio.timeout(SLOW_S):
                     await write(self._event(sections))
                 said_at = clock.now()

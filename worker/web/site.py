@@ -52,7 +52,8 @@ def site(
     """The status page."""
     access = Access(pool)
     looks = Looks(pool, access, counts, trail, settings.accounts)
-    overview, live, changes = Overview(looks), Live(looks), Changes(access, log)
+    overview, changes = Overview(looks), Changes(access, log)
+    live = Live(looks, may_look=lambda request: doorman.visitor(request).looks)
     accounts, signing = Accounts(looks, access, settings, log), Signing(doorman, log)
     pages = {
         "/": overview.page,
@@ -62,7 +63,7 @@ def site(
         "/account": accounts.one,
         "/parked": changes.parked,
         "/change": changes.one,
-        "/appointment": Appointments(access).one,
+        "/appointment": Appointments(looks, access).one,
     }
     forms = {
         "/retry": changes.retry,
