@@ -55,7 +55,7 @@ def understood() -> Iterator[None]:
         yield
     except asyncpg.LockNotAvailableError as error:
         raise DatabaseUnreachable(
-            "database: somebody holds a lock that this needs; nothing was done, try again"
+            "database: somebody holds a lock that this needs; it was not done, try again"
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseRefused(

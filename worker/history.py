@@ -34,7 +34,8 @@ class OneChange:
     appointment_id: str
     lane: str
     source: str | None
-    created_at: datetime
+    created_at: datetime | None
+    """None: the writer gave no time of a calendar, such as infinity."""
     state: str
     finished_at: datetime | None
     attempts: int

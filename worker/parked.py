@@ -7,11 +7,11 @@ is left out of it: here that is only told; `claim.sql` and `merge.py` do it when
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -19,13 +19,15 @@ from worker.byhand import By
 from worker.config import ApiSettings
 from worker.contract import BODY_MAX_BYTES, check_update
 from worker.database import understood
-from worker.errors import UsageError
+from worker.errors import DATABASE_FAULTS, UsageError
 from worker.sqlfiles import query
 
 # Changes of one transaction: it locks their appointments' rows of the queue.
 BATCH = 500
-# A retry may give up changes of a backfill, whose row is held while that is accepted or a line of it waits.
+# Both may give up changes of a backfill, whose row is held while that is accepted or a line of it waits.
 LOCK_WAIT = "1s"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,8 @@ class ParkedChange:
     appointment_id: str
     lane: str
     source: str | None
-    created_at: datetime
+    created_at: datetime | None
+    """None: the writer gave no time of a calendar, such as infinity."""
     parked_at: datetime
     attempts: int
     error: str | None
@@ -135,11 +138,15 @@ async def contents(conn: asyncpg.Connection, account: str, change_id: int) -> Co
 
 
 async def retry(conn: asyncpg.Connection, changes: Iterable[ParkedChange], by: By) -> list[Retried]:
-    """Makes changes pending again. Those that somebody else dealt with in the meantime are not among the results."""
-    done: list[Retried] = []
-    for account, ids in _batches(changes):
-        done += await _bring_back(conn, account, ids, by, None)
-    return done
+    """Makes changes pending again. Those that somebody else dealt with in the meantime are not among the results.
+
+    Raises what the database raises, and says how many were done before that, if any: see `BATCH`.
+    """
+
+    async def bring_back(account: str, ids: list[int]) -> list[Retried]:
+        return await _bring_back(conn, account, ids, by, None)
+
+    return await _in_batches(changes, bring_back)
 
 
 async def edit(
@@ -165,12 +172,16 @@ async def edit(
 
 
 async def discard(conn: asyncpg.Connection, changes: Iterable[ParkedChange], by: By) -> int:
-    """Gives changes up. Returns how many; somebody else may have dealt with the others."""
-    done = 0
-    for account, ids in _batches(changes):
+    """Gives changes up. Returns how many; somebody else may have dealt with the others. Raises as `retry` does."""
+
+    async def give_up(account: str, ids: list[int]) -> list[asyncpg.Record]:
         with understood():
-            done += len(await conn.fetch(query("discard"), account, ids, by.who, by.reason))
-    return done
+            async with conn.transaction():
+                await conn.execute(query("wait_briefly"), LOCK_WAIT)
+                given_up: list[asyncpg.Record] = await conn.fetch(query("discard"), account, ids, by.who, by.reason)
+        return given_up
+
+    return len(await _in_batches(changes, give_up))
 
 
 async def _bring_back(
@@ -194,6 +205,23 @@ def _readable(text: str) -> Mapping[str, Any] | str:
     except (ValueError, RecursionError):
         return text
     return changes
+
+
+async def _in_batches(
+    changes: Iterable[ParkedChange], do: Callable[[str, list[int]], Awaitable[Sequence[T]]]
+) -> list[T]:
+    """What `do` made of each batch, which is a transaction of its own."""
+    wanted = list(changes)
+    tried, done = 0, list[T]()
+    for account, ids in _batches(wanted):
+        try:
+            done += await do(account, ids)
+        except DATABASE_FAULTS as fault:
+            if not tried:
+                raise
+            raise type(fault)(f"{tried} of {len(wanted)} changes were done, and then: {fault}") from fault
+        tried += len(ids)
+    return done
 
 
 def _batches(changes: Iterable[ParkedChange]) -> Iterable[tuple[str, list[int]]]:

@@ -2,8 +2,10 @@
 -- In:  $1 account text, $2 appointment_id text, $3 parked since timestamptz, $4 part of the error text (in any case),
 --      $5 ids bigint[], each null for any; $6 most rows int (null: all).
 -- Out: a row for each: the change, the fields that it sets, and those of them that newer changes have set since.
-SELECT o.id, o.account, o.appointment_id, o.lane, o.source, o.created_at, o.finished_at AS parked_at, o.attempts,
-       o.last_error AS error, named.fields, named.superseded
+--      When it was written is null where that is no time of a calendar, such as infinity: a writer may say anything.
+SELECT o.id, o.account, o.appointment_id, o.lane, o.source,
+       CASE WHEN o.created_at BETWEEN '0001-01-02' AND '9999-12-30' THEN o.created_at END AS created_at,
+       o.finished_at AS parked_at, o.attempts, o.last_error AS error, named.fields, named.superseded
 FROM caspen_sync.account a
 CROSS JOIN LATERAL (
     SELECT o.id, o.account, o.appointment_id, o.lane, o.source, o.created_at, o.finished_at, o.attempts, o.last_error,

@@ -144,7 +144,7 @@ async def test_a_retry_waits_a_moment_only_for_who_loads(database: Database) -> 
         asyncio.timeout(10),
     ):
         await loading.execute("SELECT FROM caspen_sync.backfill FOR UPDATE")
-        with pytest.raises(DatabaseUnreachable, match="somebody holds a lock that this needs; nothing was done"):
+        with pytest.raises(DatabaseUnreachable, match="somebody holds a lock that this needs; it was not done"):
             await retry(conn, await find(conn, Filter()), By(who="ann@desk"))
         await store.take_in(["default"])
     assert [state for _, _, state in await outbox(database)] == ["parked", "pending"]

@@ -42,7 +42,7 @@ async def test_no_lock_is_waited_for_long(database: Database) -> None:
         await conn.execute("LOCK TABLE caspen_sync.arrival IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
         found = await looked(database.dsn)
-    holds(found["accounts"], BAD, "somebody holds a lock", "nothing was done, try again")
+    holds(found["accounts"], BAD, "somebody holds a lock", "it was not done, try again")
     assert found["accounts"].exit_code == 69
     assert time.monotonic() - began < 8
     assert {name for name, one in found.items() if one.verdict is BAD} == {"accounts", "woken"}

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.processes import command, start
 from tests.support.statuspage import Visitor
+from tests.support.waiting import eventually
 from worker import clock
 from worker.caspen import Caspen
 from worker.outcome import Refused, Synced
@@ -194,7 +195,11 @@ async def test_the_demo_has_a_status_page(folder: Path) -> None:
         assert said
         assert f"watch it at http://{said[1]}/, the status page of the service\n" in lines
         visitor = Visitor(said[1])
-        assert "1 change needs a decision; all others have reached Caspen" in (await visitor.get("/")).text
+
+        async def told() -> bool:
+            return "1 change needs a decision; all others have reached Caspen" in (await visitor.get("/")).text
+
+        await eventually(told, what="the page says what there is to decide")
         assert (await visitor.sign_in(said[2])).status == 303
         process.send_signal(signal.SIGINT)
         await process.communicate()

@@ -47,7 +47,7 @@ async def set_default(database: Database, setting: str, value: str) -> None:
         ("statement_timeout", CANNOT + "canceling statement due to statement timeout"),
         pytest.param(
             "lock_timeout",
-            "database: somebody holds a lock that this needs; nothing was done, try again",
+            "database: somebody holds a lock that this needs; it was not done, try again",
             marks=pytest.mark.long,
         ),
     ],

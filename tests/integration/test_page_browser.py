@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-import signal
 from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.support.browser import PHONE, fits, focused, goes_on, hide, looking, pending, shows, sign_in, tab_to
+from tests.support.browser import PHONE, fits, focused, goes_on, looking, pending, shows, sign_in, tab_to
 from tests.support.database import Database
-from tests.support.outages import clinic
 from tests.support.processes import TOKEN
 from tests.support.statuspage import PAGE_TOKEN, WITH_TOKEN, Surgery, surgery
 from tests.support.waiting import eventually
-from tests.support.web import web
 from worker.sandbox import NO_SUCH_ROOM, resource
 
 ROOM = {"room_id": NO_SUCH_ROOM}
@@ -44,7 +40,7 @@ async def test_the_backlog_falls_live(database: Database) -> None:
     """Without a reload: the number goes down step by step while the worker drains, the verdict turns and is said to who
     cannot see it, and what was focused stays so."""
     async with (
-        surgery(database, latency_s=0.3, ACCOUNTS__DEFAULT__CONCURRENCY="4") as one,
+        surgery(database, latency_s=0.3, ACCOUNTS__DEFAULT__CONCURRENCY="2") as one,
         looking(one.address) as page,
     ):
         await page.goto("/")
@@ -83,7 +79,7 @@ async def test_a_parked_change_by_clicks(database: Database, monkeypatch: pytest
         await page.get_by_label("Your name").fill("Ann")
         await page.get_by_label("Token of this page").fill("not the token at all")
         await page.get_by_role("button", name="Sign in").click()
-        await expect(page.get_by_role("alert").filter(has_text="That is not the token")).to_be_visible(timeout=1000)
+        await expect(page.get_by_role("alert").filter(has_text="That is not the token")).to_be_visible()
         assert await page.get_by_label("Your name").input_value() == "Ann"
         await page.get_by_label("Token of this page").fill(PAGE_TOKEN)
         await page.get_by_role("button", name="Sign in").click()
@@ -104,6 +100,7 @@ async def test_a_parked_change_by_keyboard(database: Database, monkeypatch: pyte
     """The same by Tab, Enter, Space and typing alone; and to discard it needs a second step and takes a reason."""
     async with with_a_parked_change(database) as one, looking(one.address) as page:
         await page.goto("/")
+        await shows(page, "1 change is parked")
         press = page.keyboard.press
         await tab_to(page, "To the content")
         await tab_to(page, "Sign in")
@@ -115,6 +112,7 @@ async def test_a_parked_change_by_keyboard(database: Database, monkeypatch: pyte
         await page.keyboard.type(PAGE_TOKEN)
         await press("Enter")
         await page.wait_for_url(f"{one.origin}/")
+        await shows(page, "1 change is parked")
         await tab_to(page, "Look at them")
         await press("Enter")
         await page.wait_for_url("**/parked")
@@ -145,7 +143,13 @@ async def test_without_javascript(database: Database, monkeypatch: pytest.Monkey
     discarded with a reason, and another one sent again."""
     async with with_a_parked_change(database) as one, looking(one.address, java_script_enabled=False) as page:
         await page.goto("/")
-        assert await page.locator("#parked-count").inner_text() == "1"
+
+        async def counted() -> bool:
+            await page.reload()
+            count = page.locator("#parked-count")
+            return await count.count() == 1 and await count.inner_text() == "1"
+
+        await eventually(counted, what="a reload shows what is parked")
         await sign_in(page, PAGE_TOKEN)
         await page.get_by_role("link", name="Parked changes").click()
         await page.get_by_role("checkbox").check()
@@ -181,43 +185,6 @@ async def parked(database: Database) -> bool:
 
 
 @pytest.mark.long
-async def test_a_stream_that_ends_now_and_then(database: Database) -> None:
-    """As the service ends each one after ten minutes: the next one comes a second later, and nobody hears of a
-    connection that was lost."""
-    async with surgery(database) as one, looking(one.address) as page:
-        ended = 0
-
-        async def end(route: Route) -> None:
-            nonlocal ended
-            ended += 1
-            sections = json.dumps({"title": f"stream {ended}", "sections": {}})
-            await route.fulfill(content_type="text/event-stream", body=f"retry: 1000\n\ndata: {sections}\n\n")
-
-        await page.route("**/live", end)
-        await page.goto("/")
-        await page.evaluate("""() => {
-            const lost = document.getElementById("lost");
-            new MutationObserver(() => { window.wasLost ||= !lost.hidden }).observe(lost, { attributes: true });
-        }""")
-        await expect(page).to_have_title("stream 4")
-        assert not await page.evaluate("window.wasLost")
-
-
-@pytest.mark.long
-async def test_a_service_that_is_gone(database: Database) -> None:
-    """The page says that it knows nothing new, and since when; when the service is back, it goes on by itself."""
-    async with clinic(database) as one, web(one.env) as first, looking(first.address) as page:
-        await page.goto("/")
-        await shows(page, "All changes have reached Caspen")
-        await one.stopped(first.service)
-        await expect(page.get_by_role("alert")).to_contain_text("No connection to caspen-sync since")
-        async with web(one.env, "--listen", first.address) as again:
-            await expect(page.get_by_role("alert")).to_be_hidden()
-            await shows(page, "All changes have reached Caspen")
-            await one.stopped(again.service)
-
-
-@pytest.mark.long
 @pytest.mark.alone
 async def test_a_refused_token_shows_within_a_second(database: Database) -> None:
     """From the moment in which the pause is committed: as such, with the next try, and what to do. And it goes by
@@ -236,32 +203,12 @@ async def test_a_refused_token_shows_within_a_second(database: Database) -> None
         paused = "SELECT extract(epoch FROM paused_at) * 1000 FROM caspen_sync.account"
         late_ms = await page.evaluate("window.shownAt") - float(await database.value(paused))
         print(f"the pause showed after {late_ms:.0f} ms")
-        assert late_ms < 1000
+        assert 0 < late_ms < 1000
         await shows(page, "1 change has not reached Caspen")
         await shows(page, "next try in")
         await shows(page, "Put a valid token into its file")
         one.clinic.sandbox.set_tokens([one.clinic.env["CASPEN_SYNC_ACCOUNTS__DEFAULT__TOKEN"]])
         await shows(page, "All changes have reached Caspen")
-
-
-@pytest.mark.long
-async def test_a_tab_that_nobody_looks_at(database: Database) -> None:
-    """It closes its stream, and is up to date again as soon as somebody looks."""
-    async with surgery(database) as one, looking(one.address) as page:
-        opened: list[str] = []
-        closed: list[str] = []
-        page.on("request", lambda request: opened.append(request.url))
-        page.on("requestfinished", lambda request: closed.append(request.url))
-        page.on("requestfailed", lambda request: closed.append(request.url))
-        await page.goto("/")
-        await page.locator("#verdict").wait_for()
-        await hide(page, hidden=True)
-        await eventually(lambda: f"{one.origin}/live" in closed, what="the stream is closed")
-        await one.clinic.write(3)
-        await one.clinic.all_synced()
-        assert opened.count(f"{one.origin}/live") == 1
-        await hide(page, hidden=False)
-        await expect(page.get_by_text("3 accepted")).to_be_visible()
 
 
 @pytest.mark.long
@@ -285,22 +232,6 @@ async def test_an_account_is_stopped_and_goes_on(database: Database) -> None:
         await one.clinic.all_synced()
         await page.get_by_role("link", name="Overview").tap()
         await shows(page, "All changes have reached Caspen")
-
-
-@pytest.mark.long
-async def test_a_connection_that_dies_without_a_word(database: Database) -> None:
-    """A service that is frozen closes nothing, as a network that is gone does not: the page says so all the same, and
-    since when, and goes on by itself."""
-    async with surgery(database) as one, looking(one.address) as page:
-        await page.goto("/")
-        await goes_on(page)
-        one.web.service.process.send_signal(signal.SIGSTOP)
-        try:
-            await expect(page.get_by_role("alert")).to_contain_text("No connection to caspen-sync since")
-        finally:
-            one.web.service.process.send_signal(signal.SIGCONT)
-        await expect(page.get_by_role("alert")).to_be_hidden()
-        await goes_on(page)
 
 
 @pytest.mark.long

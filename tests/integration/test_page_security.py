@@ -252,10 +252,10 @@ async def test_another_token_ends_every_session(database: Database, tmp_path: Pa
         for _ in range(3):
             assert (await visitor.sign_in()).status == 403
         assert (await visitor.sign_in("another-page-token-77")).status == 303
-        (event,) = one.web.service.events("sign_in_refused")
+        (event,) = await eventually(lambda: one.web.service.events("sign_in_refused"), what="it is logged")
         assert event["times"] == 1
         assert (await visitor.post("/retry", form | {"word": visitor.word})).status == 303
-        (done,) = one.web.service.events("done_by_hand")
+        (done,) = await eventually(lambda: one.web.service.events("done_by_hand"), what="it is logged")
         assert (done["kind"], done["changes"]) == ("retry", 1)
 
 

@@ -150,6 +150,15 @@ async def test_show(database: Database) -> None:
     ] * 2
 
 
+async def test_a_change_of_no_time(database: Database) -> None:
+    """A writer may say that it was written at infinity; what is told of the others does not suffer."""
+    change = await parked(database, "app_1", {"note": NOTE})
+    await database.pool.execute("UPDATE caspen_sync.outbox SET created_at = 'infinity'")
+    assert (await command("parked", "list", env=offline(database))).exit_code == 0
+    ended = await command("parked", "show", str(change), env=offline(database))
+    assert (ended.exit_code, "\nwritten -\n" in ended.stdout) == (0, True)
+
+
 async def test_the_reader_sees_no_words(database: Database) -> None:
     """What the API said and what a change said before may quote a body: neither is for dashboards."""
     await parked(database, "app_1", {"note": NOTE})

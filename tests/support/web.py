@@ -90,7 +90,7 @@ class Web:
         assert page.status == 200
         return Metrics(page.text)
 
-    async def turns(self, path: str, status: int, words: str, *, limit_s: float = 5) -> Page:
+    async def turns(self, path: str, status: int, words: str, *, limit_s: float = 20) -> Page:
         """Waits until the page has this status and holds these words."""
 
         async def turned() -> Page | None:

@@ -33,9 +33,13 @@ class Counted:
     looks: int = 0
     fault: Exception | None = None
     may_look: bool = True
+    goes_on: asyncio.Event | None = None
+    """What a look waits for."""
 
     async def now(self) -> Figures:
         self.looks += 1
+        if self.goes_on is not None:
+            await self.goes_on.wait()
         if self.fault is not None:
             raise self.fault
         verdict = Verdict(level="busy", headline=self.headline, details="")
@@ -76,9 +80,25 @@ async def test_nobody_looks() -> None:
         assert looks.looks <= looked + 2
 
 
-async def test_many_share_each_look_and_get_what_has_changed() -> None:
+async def test_nobody_is_told_how_it_was_for_others() -> None:
+    """Who comes while the first look after a pause goes on waits for it, and is not sent what was drawn long ago."""
+    looks = Counted()
+    async with streaming(looks) as (port, stream):
+        async with held(port, ASK) as reader:
+            assert "first" in await event(reader)
+        await eventually(lambda: stream.viewers == 0 and not stream.draws, what="the last viewer has gone")
+        looks.headline, looks.goes_on = "second", asyncio.Event()
+        async with held(port, ASK) as one, held(port, ASK) as other:
+            await eventually(lambda: stream.viewers == 2, what="both look")
+            looks.goes_on.set()
+            for reader in (one, other):
+                assert "first" not in await event(reader)
+
+
+async def test_many_share_each_look_and_get_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten viewers cost the looks of one; each hears of what has changed, and of nothing else; who comes later gets all
     of it at once."""
+    monkeypatch.setattr(live, "BEAT_S", 60.0)
     looks = Counted()
     async with streaming(looks) as (port, _), contextlib.AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(held(port, ASK)) for _ in range(10)]
@@ -160,12 +180,12 @@ async def test_a_stream_ends_for_who_may_look_no_more() -> None:
 
 async def test_a_stream_outlasts_other_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those are cut after a while, whatever they do; a stream goes on, and what changes still comes."""
-    monkeypatch.setattr(server, "CONNECTION_S", 0.3)
+    monkeypatch.setattr(server, "CONNECTION_S", 1.0)
     looks = Counted()
     async with streaming(looks) as (port, _), held(port, ASK) as reader:
         await event(reader)
         began = time.monotonic()
-        while time.monotonic() < began + 1.0:
+        while time.monotonic() < began + 2.5:
             looks.headline = f"at {time.monotonic()}"
             assert looks.headline in await event(reader)
 

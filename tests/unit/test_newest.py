@@ -36,6 +36,7 @@ class Reading:
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     fault: Exception | None = None
     asked: list[tuple[float, int]] = field(default_factory=list)
+    forgotten: int = 0
 
     async def get(self, max_age_s: float, *, times: int) -> Found:
         self.asked.append((max_age_s, times))
@@ -44,6 +45,9 @@ class Reading:
         if self.fault is not None:
             raise self.fault
         return Found(number)
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 class Clock:
@@ -173,6 +177,18 @@ async def test_a_fault_of_ours() -> None:
     reading.goes_on.set()
     with pytest.raises(ZeroDivisionError):
         await newest(reading).get()
+
+
+async def test_what_is_forgotten_while_it_is_waited_for(clock: Clock) -> None:
+    """Who waits for it waits for what is read anew, and hears neither of the old one nor of nothing."""
+    reading = Reading()
+    of = newest(reading)
+    asked = [asyncio.create_task(of.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    of.forget()
+    reading.goes_on.set()
+    assert await asyncio.gather(*asked) == [Found(2)] * 2
+    assert (len(reading.asked), reading.forgotten, clock.now_s) == (2, 1, 1000.0)
 
 
 async def test_who_goes_away(clock: Clock) -> None:

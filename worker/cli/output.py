@@ -70,9 +70,9 @@ def print_json(value: Any, *, on_one_line: bool = False) -> None:
     print(json_text(value, indent=None if on_one_line else 2, ascii_only=ascii_only))
 
 
-def local_time(at: datetime) -> str:
-    """To the second, in the zone of whoever reads it."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def local_time(at: datetime | None) -> str:
+    """To the second, in the zone of whoever reads it; "-" where there is none."""
+    return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _cell(value: object) -> str:

@@ -12,6 +12,10 @@ import asyncpg
 from worker.database import CONNECT_TIMEOUT_S, understood
 from worker.errors import DatabaseUnreachable
 
+# asyncpg takes as long to give a connection back, at the most, as one was ready to wait for it: a statement that was
+# given up is called off first. Pages wait for nobody else's, so that there is no need to wait for long.
+CLEARED_IN_S = 3.0
+
 
 class Access:
     """Hands it out. Stands in for the pool where something is read."""
@@ -30,7 +34,7 @@ class Access:
             raise DatabaseUnreachable("database: other pages are using it; look again in a moment") from None
         try:
             with understood():
-                async with self._pool.acquire(timeout=timeout) as conn:
+                async with self._pool.acquire(timeout=min(timeout, CLEARED_IN_S)) as conn:
                     yield conn
         finally:
             self._turn.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from worker.web.server import Page, plain
 # Forms are ids and a reason; 1,000 ids are some 20 KB.
 LARGEST_FORM = 64 * 1024
 MOST_FIELDS = 2000
+# Before the connection is cut (`server.CONNECTION_S`), with time to give back the database's (`access.CLEARED_IN_S`):
+# whoever asked is told.
+LONGEST_ANSWER_S = 10.0
 
 # Nothing but our own two files runs or shapes a page, nobody frames it, and no form of it goes elsewhere.
 # https://www.w3.org/TR/CSP3/
@@ -72,8 +76,9 @@ class Asked:
         return [_whole(value) for key, value in self.form if key == name] + [_whole(one) for one in listed if one]
 
 
-def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> Page:
-    """The page, for those who may see it. `open_to_all`: what has no figures."""
+def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False, lasting: bool = False) -> Page:
+    """The page, for those who may see it. `open_to_all`: what has no figures. `lasting`: what goes on for as long as
+    somebody looks."""
 
     async def page(request: web.BaseRequest) -> web.StreamResponse:
         if not doorman.is_ours(request):
@@ -85,9 +90,13 @@ def guarded(doorman: Doorman, answer: Answer, *, open_to_all: bool = False) -> P
         try:
             if not (open_to_all or visitor.looks):
                 return _to_sign_in(request)
-            return await answer(asked)
+            async with asyncio.timeout(None if lasting else LONGEST_ANSWER_S):
+                return await answer(asked)
         except NotDone as error:
             return message(asked, error.status, str(error))
+        except TimeoutError:
+            perhaps = "It may have been done all the same. " if request.method == "POST" else ""
+            return message(asked, 503, f"This takes too long. {perhaps}Look again in a moment.")
         except UsageError as error:
             return message(asked, 409, _said(error))
         except DATABASE_FAULTS as error:

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 import asyncpg
 
 from worker import __version__, privacy
+from worker.errors import DatabaseUnreachable
 from worker.lately import Lately, lately
 from worker.reading import SharedReading
 from worker.status import Glance, Status, glance
 from worker.trail import Point, Trail
 from worker.web.access import Access
-from worker.web.newest import Newest
+from worker.web.newest import LONGEST_S, Newest
 from worker.web.verdict import Verdict, no_count, no_verdict, verdict
 
 # Pauses, budgets and workers are looked at so often while anybody looks, in seconds: a pause shows within a second.
@@ -97,10 +98,12 @@ class Looks:
 
     def _fault(self, seen: Glance | None) -> str | None:
         """Why the database cannot be read, if so."""
-        faults = (self._glance.fault, self._counts.fault)
-        fault = next((one for one in faults if one is not None), None)
+        fault, silent_s = self._glance.fault, self._glance.silent_s
+        # What answers a glance is there: a count that it ended took too long.
+        if fault is None and not isinstance(self._counts.fault, DatabaseUnreachable):
+            fault = self._counts.fault
         if fault is not None:
             return privacy.printable(privacy.redacted(str(fault)))
-        if seen is None or self._glance.silent_s > SILENCE_S:
-            return f"database: no answer within {SILENCE_S:g} s"
+        if seen is None or silent_s > SILENCE_S:
+            return f"database: no answer within {max(silent_s, LONGEST_S):.0f} s"
         return None

@@ -119,7 +119,7 @@ class Live:
         ends_at = clock.now() + LONGEST_S
         if self._drawing is None or self._drawing.done():
             self._drawing = asyncio.create_task(self._draw())
-        elif self._number:
+        elif self._sections:
             yield self._number
         drawing = self._drawing
         while not self._closed and clock.now() < ends_at:
@@ -148,6 +148,8 @@ class Live:
                 await asyncio.sleep(GLANCE_S)
         finally:
             self._drawing = None
+            self._sections.clear()  # whoever comes after an hour is not sent that hour's
+            self._drawn = None
             self._tell_all()
 
     def _take(self, figures: Figures) -> None:

@@ -24,6 +24,7 @@ class Newest(Generic[T]):
         self._found: tuple[float, T] | None = None
         self._going_on: asyncio.Task[None] | None = None
         self._began_at = 0.0
+        self._forgotten = 0
         self.fault: CaspenSyncError | None = None
         """Why the last one failed; None: it did not."""
 
@@ -35,14 +36,18 @@ class Newest(Generic[T]):
     async def get(self, *, once_known_s: float = LONGEST_S) -> T | None:
         """How it is as far as is known: the last reading, when the one that goes on takes long; None when it failed,
         or there was none yet. `once_known_s`: what is long where there is a last one."""
-        if self._going_on is None or self._going_on.done():
-            self._going_on = asyncio.create_task(self._read())
-            self._began_at = clock.now()
-        # Counted from its begin: of many askers in an outage, one waits.
-        longest_s = LONGEST_S if self._found is None else once_known_s
-        await asyncio.wait({self._going_on}, timeout=max(0.0, self._began_at + longest_s - clock.now()))
-        if self._going_on.done():
-            self._going_on.result()
+        while True:
+            if self._going_on is None or self._going_on.done():
+                self._going_on = asyncio.create_task(self._read())
+                self._began_at = clock.now()
+            going_on, forgotten = self._going_on, self._forgotten
+            # Counted from its begin: of many askers in an outage, one waits.
+            longest_s = LONGEST_S if self._found is None else once_known_s
+            await asyncio.wait({going_on}, timeout=max(0.0, self._began_at + longest_s - clock.now()))
+            if self._forgotten == forgotten:
+                break
+        if going_on.done():
+            going_on.result()
         if self._found is None:
             return None
         at, found = self._found
@@ -52,6 +57,7 @@ class Newest(Generic[T]):
         """What was read is known to be wrong: the next asker waits for what is read anew."""
         self._reading.forget()
         self._found = self._going_on = None
+        self._forgotten += 1
 
     async def _read(self) -> None:
         try:

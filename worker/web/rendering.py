@@ -90,8 +90,10 @@ def _span(seconds: float | None) -> str:
     return "\N{EN DASH}" if seconds is None else span(seconds)
 
 
-def _clock(at: datetime) -> Markup:
+def _clock(at: datetime | None) -> Markup:
     """A moment, in this host's zone: the time today, else with the day."""
+    if at is None:
+        return Markup("\N{EN DASH}")
     local = at.astimezone()
     today = local.date() == datetime.now().astimezone().date()
     shown = local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")

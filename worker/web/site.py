@@ -57,7 +57,6 @@ def site(
     accounts, signing = Accounts(looks, access, settings, log), Signing(doorman, log)
     pages = {
         "/": overview.page,
-        "/live": live.stream,
         "/api/status": overview.json,
         "/accounts": overview.accounts,
         "/account": accounts.one,
@@ -75,6 +74,7 @@ def site(
     return Site(
         pages={
             **{path: guarded(doorman, answer) for path, answer in pages.items()},
+            "/live": guarded(doorman, live.stream, lasting=True),
             "/sign-in": guarded(doorman, signing.page, open_to_all=True),
             **{path: guarded(doorman, _file, open_to_all=True) for path in FILES},
         },

@@ -42,16 +42,21 @@
     }
   }
 
+  /* The verdict is read out when it turns, and not with every number. */
+  function announce(fresh) {
+    const old = document.getElementById("verdict");
+    if (old && fresh && fresh.dataset.level !== old.dataset.level) {
+      said.textContent = fresh.querySelector("h1").textContent.trim();
+    }
+  }
+
   function show(title, sections) {
     document.title = title;
     for (const [id, html] of Object.entries(sections)) {
       const old = document.getElementById(id);
       const fresh = parsed(html).getElementById(id);
       if (!old || !fresh) continue;
-      /* Read out when it turns, and not with every number. */
-      if (fresh.dataset.level && fresh.dataset.level !== old.dataset.level) {
-        said.textContent = fresh.querySelector("h1").textContent.trim();
-      }
+      if (id === "verdict") announce(fresh);
       become(old, fresh);
     }
   }
@@ -70,10 +75,14 @@
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10000) });
       /* Also a page that says what is wrong; then this one is looked for again all the same. */
-      const fresh = parsed(await answer.text()).getElementById("main");
+      const page = parsed(await answer.text());
+      const fresh = page.getElementById("main");
       if (fresh && !answer.ok) Object.assign(fresh.dataset, main.dataset);
       connected(Boolean(fresh));
-      if (fresh) become(main, fresh);
+      if (!fresh) return;
+      document.title = page.title;
+      announce(page.getElementById("verdict"));
+      become(main, fresh);
     } catch {
       connected(false);
     }
@@ -102,19 +111,19 @@
       clearTimeout(silence);
       silence = setTimeout(() => {
         connected(false, heard);
-        close();
         open();
       }, SILENCE_MS);
     }
 
     /* Turned away: the browser would not try again by itself, and others look. */
     async function withoutStream() {
-      clearTimeout(silence);
+      close();
       await renew();
-      if (!document.hidden) again = setTimeout(open, AGAIN_MS);
+      if (!document.hidden && !source) again = setTimeout(open, AGAIN_MS);
     }
 
     function open() {
+      close();
       source = new EventSource(path);
       listen();
       source.onmessage = (event) => {
