@@ -252,6 +252,19 @@ async def test_a_change_of_no_time(database: Database, written_at: str) -> None:
         assert (await visitor.get("/appointment?id=app_1")).status == 200
 
 
+async def test_a_body_that_nobody_can_read(database: Database) -> None:
+    """It is shown as it stands, but for what turns text around."""
+    change = await parked(database, "app_1", {"note": "\u202eexe.png", "room_id": 7}, error=NO_ROOM)
+    deep = f"UPDATE caspen_sync.outbox SET changes = changes || '{{\"deep\": {'[' * 3000}{']' * 3000}}}'"
+    await database.pool.execute(deep)
+    async with surgery(database, **WITH_TOKEN) as one:
+        visitor = statuspage.Visitor(one.address)
+        await visitor.sign_in()
+        page = await visitor.get(f"/change?account=default&id={change}")
+        assert (page.status, "exe.png" in page.text, "[" * 3000 in page.text) == (200, True, True)
+        assert "\u202e" not in page.text
+
+
 async def test_names_with_blanks(database: Database) -> None:
     """An account and an appointment that have blanks at their ends are found by their links; and what was pasted with
     blanks is found without."""
