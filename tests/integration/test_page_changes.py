@@ -123,7 +123,7 @@ async def test_the_list_of_parked_changes(database: Database) -> None:
         assert "Only those of account north" in text_of(page)
 
 
-@pytest.mark.parametrize("action", ["retry", "discard"])
+@pytest.mark.parametrize("action", ["retry", pytest.param("discard", marks=pytest.mark.long)])
 async def test_all_of_a_reason_at_once(database: Database, action: str) -> None:
     """After having asked, with a reason for whoever looks later; and the others stay. What newer changes have set
     altogether is not sent again, and that is said."""
@@ -237,7 +237,10 @@ async def test_the_work_does_not_wait_for_pages(database: Database) -> None:
         assert {(await page).status for page in asked} <= {200, 503}
 
 
-@pytest.mark.parametrize("written_at", ["infinity", "-infinity", "294000-01-01", "0044-03-15 BC"])
+@pytest.mark.parametrize(
+    "written_at",
+    ["infinity", "294000-01-01", *(pytest.param(one, marks=pytest.mark.long) for one in ("-infinity", "0044-03-15 BC"))],
+)
 async def test_a_change_of_no_time(database: Database, written_at: str) -> None:
     """A writer may say anything: neither the list nor the change's page minds."""
     change = await parked(database, "app_1", {"room_id": 7}, error=NO_ROOM)
