@@ -239,7 +239,11 @@ async def test_the_work_does_not_wait_for_pages(database: Database) -> None:
 
 @pytest.mark.parametrize(
     "written_at",
-    ["infinity", "294000-01-01", *(pytest.param(one, marks=pytest.mark.long) for one in ("-infinity", "0044-03-15 BC"))],
+    [
+        "infinity",
+        "294000-01-01",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("-infinity", "0044-03-15 BC")),
+    ],
 )
 async def test_a_change_of_no_time(database: Database, written_at: str) -> None:
     """A writer may say anything: neither the list nor the change's page minds."""
