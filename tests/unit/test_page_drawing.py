@@ -1,17 +1,20 @@
-"""What is drawn again for those who look: what costs most to draw only when it changed, and then for certain."""
+"""What is drawn: what costs most to draw only when it changed, and then for certain; and what looks like an alarm."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
 from tests.support.statuses import NOW, account, found
+from worker.claims import PauseKind
 from worker.lately import MINUTES, Lately, Minute, ParkedReason
 from worker.trail import Point
 from worker.web.figures import Figures
 from worker.web.overview import SECTIONS, sections_of
+from worker.web.rendering import rendered
 from worker.web.verdict import verdict
 
 REASON = ParkedReason(digest="d", error="422 room_id", changes=2, accounts=1, first_at=NOW, last_at=NOW)
@@ -67,3 +70,18 @@ def test_what_changed_is_drawn(before: Lately | None, after: Lately | None) -> N
     """Whatever was drawn before, with what is drawn again it is as if all of it were."""
     earlier, now = figures(5, before), figures(6, after)
     assert {**sections_of(earlier), **sections_of(now, earlier)} == sections_of(now)
+
+
+@pytest.mark.parametrize("kind", get_args(PauseKind))
+def test_a_pause_that_ends_by_itself_is_no_alarm(kind: PauseKind) -> None:
+    """Where an account or an appointment is looked up, as in the overview."""
+    shown = rendered("stopped.html", one=account(pause_kind=kind, pause_reason="a reason", paused_for_s=4.0))
+    assert "a reason" in shown
+    assert ("notice bad" in shown) == (kind != "throttled")
+    assert f"{'goes on' if kind == 'throttled' else 'next try'} in 4 s" in shown
+
+
+def test_who_is_not_served_is_an_alarm() -> None:
+    """And who is served and not paused is none of them."""
+    assert "notice bad" in rendered("stopped.html", one=account(served=False))
+    assert not rendered("stopped.html", one=account()).strip()
