@@ -16,6 +16,9 @@ from worker.errors import UsageError
 from worker.sqlfiles import query
 from worker.store import Store
 
+# The row of a backfill, some of whose changes a retry or a discard may give up, is held while that is accepted.
+LOCK_WAIT = "1s"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class By:
@@ -40,6 +43,12 @@ def whoami() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
+
+
+async def wait_briefly(conn: asyncpg.Connection) -> None:
+    """For the rest of the transaction, whoever meets a lock gives up soon: a person waits, and on the status page all
+    others do behind them."""
+    await conn.execute(query("wait_briefly"), LOCK_WAIT)
 
 
 async def pause(pool: asyncpg.Pool | asyncpg.Connection, settings: Settings, account: str, by: By) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from worker.byhand import By
+from worker.byhand import By, wait_briefly
 from worker.config import ApiSettings
 from worker.contract import BODY_MAX_BYTES, check_update
 from worker.database import understood
@@ -24,9 +24,6 @@ from worker.sqlfiles import query
 
 # Changes of one transaction: it locks their appointments' rows of the queue.
 BATCH = 500
-# Both may give up changes of a backfill, whose row is held while that is accepted or a line of it waits.
-LOCK_WAIT = "1s"
-
 T = TypeVar("T")
 
 
@@ -177,7 +174,7 @@ async def discard(conn: asyncpg.Connection, changes: Iterable[ParkedChange], by:
     async def give_up(account: str, ids: list[int]) -> list[asyncpg.Record]:
         with understood():
             async with conn.transaction():
-                await conn.execute(query("wait_briefly"), LOCK_WAIT)
+                await wait_briefly(conn)
                 given_up: list[asyncpg.Record] = await conn.fetch(query("discard"), account, ids, by.who, by.reason)
         return given_up
 
@@ -192,7 +189,7 @@ async def _bring_back(
             # A statement of its own, so that the next one sees what was settled while this one waited.
             await conn.execute(query("lock_appointments"), account, ids)
             # From here on claims may wait for us, and we for whoever loads a backfill.
-            await conn.execute(query("wait_briefly"), LOCK_WAIT)
+            await wait_briefly(conn)
             rows = await conn.fetch(query("bring_back"), account, ids, by.who, by.reason, changes)
             await conn.execute(query("wake"), account)
     return [Retried(id=row["id"], left_out=tuple(row["left_out"]), discarded=row["discarded"]) for row in rows]

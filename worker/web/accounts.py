@@ -9,7 +9,6 @@ from aiohttp import web
 from worker import byhand
 from worker.byhand import By
 from worker.config import Settings
-from worker.parked import LOCK_WAIT
 from worker.sqlfiles import query
 from worker.telemetry import Log
 from worker.web.access import Access
@@ -58,8 +57,7 @@ class Accounts:
         name = asked.sent("name")
         by = By(who=f"{asked.visitor.name} (page)", reason=asked.sent("why").strip()[:LONGEST_REASON] or None)
         async with self._access.acquire() as conn, conn.transaction():
-            # Whoever meets a locked account gives up soon: all pages take turns at this connection.
-            await conn.execute(query("wait_briefly"), LOCK_WAIT)
+            await byhand.wait_briefly(conn)
             if name not in {row["account"] for row in await conn.fetch(query("known_accounts"))}:
                 raise NotDone(404, "There is no such account, or no service has taken it up yet. Nothing was changed.")
             if action == "pause":

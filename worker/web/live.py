@@ -30,7 +30,6 @@ BEAT_S = 4.0
 # Whoever does not read for so long is cut.
 SLOW_S = 5.0
 
-
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "X-Accel-Buffering": "no",  # nginx would send it in lumps
