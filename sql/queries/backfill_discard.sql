@@ -8,8 +8,8 @@
 -- is idle afterwards, unless it knows by now of something that this statement cannot have seen: a newer change, or an
 -- older one that was brought back, even if a claim has dealt with it since: the token would be another one. One that rests or backs off keeps its time: the API may still be working on a request
 -- of which nothing was heard, and whatever comes next must not overtake it.
--- Each LATERAL with a LIMIT, and joins that name the account by the other side's column, make the planner look rows up one
--- by one: one that knows empty tables would read all of the account.
+-- Each LATERAL with a LIMIT, and an array of one account, make the planner look rows up one by one, see claim.sql: one that
+-- knows empty tables would read all of the account.
 WITH walked AS MATERIALIZED (
     SELECT o.account, o.appointment_id, o.id, o.lane = 'backfill' AND o.source IS NOT DISTINCT FROM $2 AS ours
     FROM caspen_sync.outbox o
@@ -20,7 +20,7 @@ WITH walked AS MATERIALIZED (
     SELECT w.account, w.appointment_id,
            NOT EXISTS (
                SELECT FROM caspen_sync.outbox o
-               WHERE o.account = w.account AND o.appointment_id = w.appointment_id AND o.state = 'pending'
+               WHERE o.account = ANY (ARRAY[w.account]) AND o.appointment_id = w.appointment_id AND o.state = 'pending'
                  AND o.id <> ALL (ARRAY(SELECT id FROM walked WHERE ours))
            ) AS alone
     FROM (SELECT DISTINCT account, appointment_id FROM walked WHERE ours) AS w
@@ -61,12 +61,12 @@ WITH walked AS MATERIALIZED (
     UPDATE caspen_sync.outbox o
     SET state = 'discarded', last_error = 'cancelled with its backfill', finished_at = clock_timestamp()
     FROM walked w
-    WHERE w.ours AND w.appointment_id = ANY (ARRAY(SELECT appointment_id FROM free)) AND o.account = w.account AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
+    WHERE w.ours AND w.appointment_id = ANY (ARRAY(SELECT appointment_id FROM free)) AND o.account = ANY (ARRAY[w.account]) AND o.id = w.id AND o.state NOT IN ('synced', 'parked', 'discarded')
     RETURNING o.id
 ), no_news AS (
     DELETE FROM caspen_sync.arrival x
-    USING (SELECT n.account, n.lane, n.change_id FROM news n JOIN discarded d ON d.id = n.change_id) AS n
-    WHERE x.account = n.account AND x.lane = n.lane AND x.change_id = n.change_id
+    USING news n
+    WHERE n.change_id = ANY (ARRAY(SELECT id FROM discarded)) AND x.account = ANY (ARRAY[n.account]) AND x.lane = n.lane AND x.change_id = n.change_id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

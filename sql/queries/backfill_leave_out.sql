@@ -3,8 +3,8 @@
 -- In:  $1 account text, $2 name text, $3 the ids bigint[], $4 the nth of their lines bigint[].
 -- Out: one row: from how many of them something was left out, and from how many all, which are discarded thereby.
 --
--- The LATERAL with a LIMIT, and joins that name the account by the other side's column, make the planner look rows up one
--- by one: one that knows empty tables would read all lines and all changes, for each step.
+-- The LATERAL with a LIMIT, and an array of one account, make the planner look rows up one by one, see claim.sql: one that
+-- knows empty tables would read all lines and all changes, for each step.
 WITH line AS MATERIALIZED (
     SELECT m.id, l.nth, l.line, l.appointment_id, l.changes, l.as_of
     FROM unnest($3::bigint[], $4::bigint[]) AS m (id, nth)
@@ -31,11 +31,11 @@ WITH line AS MATERIALIZED (
         last_error = CASE WHEN f.rest = '{}' THEN 'left out: newer changes had set all of its fields' END,
         finished_at = CASE WHEN f.rest = '{}' THEN clock_timestamp() END
     FROM found f
-    WHERE o.account = f.account AND o.id = f.id
+    WHERE o.account = ANY (ARRAY[f.account]) AND o.id = f.id
 ), nothing_to_send AS (
     DELETE FROM caspen_sync.arrival x
     USING found f
-    WHERE x.account = f.account AND x.lane = f.lane AND x.change_id = f.id AND f.rest = '{}'
+    WHERE x.account = ANY (ARRAY[f.account]) AND x.lane = f.lane AND x.change_id = f.id AND f.rest = '{}'
 ), listed AS (
     INSERT INTO caspen_sync.backfill_left_out (account, name, nth, line, appointment_id, change_id, fields, newer)
     SELECT $1, $2, nth, line, appointment_id, id, fields, newer FROM found

@@ -7,6 +7,7 @@
 --
 -- Each slice is looked at from a moment of chance on, or a cron job that comes in step with them would be seen each time.
 -- Of the changes in a request the oldest and the newest are looked up.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH reach AS MATERIALIZED (
     SELECT since, extract(epoch FROM now() - since)::float8 AS for_s,
            least(1, $4::float8 / greatest(1, $5::float8 * extract(epoch FROM now() - since)))::float8 AS share
@@ -28,6 +29,6 @@ CROSS JOIN LATERAL (
     WHERE t.account = $1 AND t.started_at >= s.from_time AND t.started_at < s.from_time + s.length
       AND EXISTS (
           SELECT FROM caspen_sync.outbox o
-          WHERE o.account = $1 AND o.id IN (t.change_ids[1], t.change_ids[cardinality(t.change_ids)]) AND o.lane = 'live'
+          WHERE o.account = ANY (ARRAY[t.account]) AND o.id IN (t.change_ids[1], t.change_ids[cardinality(t.change_ids)]) AND o.lane = 'live'
       )
 ) AS looked

@@ -6,6 +6,7 @@
 --      have set all of them.
 --
 -- The count of attempts begins anew. An appointment that is leased, resting or backing off keeps its time.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH parked AS MATERIALIZED (
     SELECT o.account, o.appointment_id, o.id, o.lane, o.source, o.changes AS former, coalesce($5::jsonb, o.changes) AS changes
     FROM caspen_sync.outbox o
@@ -32,7 +33,7 @@ WITH parked AS MATERIALIZED (
         last_error = CASE WHEN j.nothing_left THEN 'superseded: newer changes have set every field of it since'
                           ELSE o.last_error END
     FROM judged j
-    WHERE o.account = j.account AND o.id = j.id
+    WHERE o.account = ANY (ARRAY[j.account]) AND o.id = j.id
 ), queued AS (
     UPDATE caspen_sync.queue q
     SET again = q.again + 1,
@@ -40,12 +41,12 @@ WITH parked AS MATERIALIZED (
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() ELSE q.due_at END
     FROM (SELECT account, appointment_id, max(lane) AS lane FROM judged WHERE NOT nothing_left
           GROUP BY account, appointment_id) AS j
-    WHERE q.account = j.account AND q.appointment_id = j.appointment_id
+    WHERE q.account = ANY (ARRAY[j.account]) AND q.appointment_id = j.appointment_id
 ), no_run_up AS (
     -- What a person decided is not brought back once more for the run-up that it was parked in.
     DELETE FROM caspen_sync.run_up u
     USING judged j
-    WHERE u.account = j.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = j.appointment_id
+    WHERE u.account = ANY (ARRAY[j.account]) AND u.kind IN ('down', 'rejected') AND u.appointment_id = j.appointment_id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

@@ -7,9 +7,11 @@
 --      float8 (s).
 --
 -- That due_at is below infinity says nothing new, but lets the planner use the index that leaves idle appointments out.
--- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row. That
--- slot = slot + 0 says nothing either, but has it expect a single row and look each one up by its key. A batch it would
--- join with the whole table, which is cheapest while that is small; and the plan lasts.
+-- Each LATERAL with a LIMIT is a fence: it keeps the planner from joining the other way round, through every due row.
+-- An account = ANY (ARRAY[x.account]) says what account = x.account would, but leaves only one way to join: each row is
+-- looked up by its key. By equal accounts the planner could merge, and so also walk a whole table through its index. That
+-- costs nothing where it expects a single row: while the table is new, and after a vacuum that found it empty or full of
+-- rows that were not committed yet, however many come then; and the plan lasts.
 WITH asked AS MATERIALIZED (
     SELECT a.account, due.appointments AS capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
            CASE WHEN backfill.is_due THEN floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int ELSE 0 END AS reserve,
@@ -22,13 +24,13 @@ WITH asked AS MATERIALIZED (
         SELECT count(*)::int AS appointments
         FROM (
             SELECT FROM caspen_sync.queue q
-            WHERE q.account = a.account AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity'
+            WHERE q.account = ANY (ARRAY[a.account]) AND q.lane IN ('live', 'backfill') AND q.due_at <= now() AND q.due_at < 'infinity'
             LIMIT wanted.capacity
         ) AS q
     ) AS due
     CROSS JOIN LATERAL (
         SELECT EXISTS (SELECT FROM caspen_sync.queue q
-                       WHERE q.account = a.account AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity')
+                       WHERE q.account = ANY (ARRAY[a.account]) AND q.lane = 'backfill' AND q.due_at <= now() AND q.due_at < 'infinity')
             AS is_due
     ) AS backfill
     WHERE due.appointments > 0
@@ -187,14 +189,13 @@ WITH asked AS MATERIALIZED (
         WHERE a.account = c.account AND a.appointment_id = c.appointment_id AND a.last_change_id > p.ids[1]
         LIMIT 1
     ) AS newer ON true
-    WHERE c.slot = c.slot + 0
 ), taken AS (
     -- The worst case, for whatever happens next: written at the last moment, one timeout from now, and then held up by
     -- the network or a gateway for another one before the API counts it.
     UPDATE caspen_sync.rate_slot r
     SET free_at = m.slot_free_at
     FROM matched m
-    WHERE r.account = m.account AND r.slot = m.slot
+    WHERE r.account = ANY (ARRAY[m.account]) AND r.slot = m.slot
 )
 UPDATE caspen_sync.queue q
 SET token = gen_random_uuid(),
@@ -204,7 +205,7 @@ SET token = gen_random_uuid(),
     again = 0,
     newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
 FROM matched m
-WHERE q.account = m.account AND q.appointment_id = m.appointment_id
+WHERE q.account = ANY (ARRAY[m.account]) AND q.appointment_id = m.appointment_id
 RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size, m.probing, m.pause_reason,
           coalesce(q.turned_away_at < m.welcomed_at, false) AS suspect,
           m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at

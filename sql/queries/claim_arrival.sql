@@ -7,6 +7,7 @@
 --
 -- It waits for nobody but whoever is just making the same appointment known to the queue, and then it holds a free slot.
 -- Only the settling of a claim that has outlived its slot's worst case could wait for that one.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH arrived AS MATERIALIZED (
     SELECT a.account, k.appointment_id, k.lane, k.change_id, a.welcomed_at,
            now() + make_interval(secs => 2 * $3 + a.rate_window_s + a.rate_guard_s) AS slot_free_at
@@ -89,7 +90,7 @@ WITH arrived AS MATERIALIZED (
         again = 0,
         newest_id = greatest(q.newest_id, m.newest_id, m.ids[cardinality(m.ids)])
     FROM matched m
-    WHERE m.known AND q.account = m.account AND q.appointment_id = m.appointment_id
+    WHERE m.known AND q.account = ANY (ARRAY[m.account]) AND q.appointment_id = m.appointment_id
     RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size
 ), fresh AS (
     -- Where a row came in between, this does nothing.
@@ -105,12 +106,12 @@ WITH arrived AS MATERIALIZED (
 ), taken_in AS (
     DELETE FROM caspen_sync.arrival x
     USING matched m, claimed c
-    WHERE x.account = m.account AND x.lane = m.lane AND x.change_id = m.change_id
+    WHERE x.account = ANY (ARRAY[m.account]) AND x.lane = m.lane AND x.change_id = m.change_id
 ), taken AS (
     UPDATE caspen_sync.rate_slot r
     SET free_at = m.slot_free_at
     FROM matched m, claimed c
-    WHERE r.account = m.account AND r.slot = m.slot
+    WHERE r.account = ANY (ARRAY[m.account]) AND r.slot = m.slot
 )
 SELECT c.account, c.appointment_id, c.token, c.lane, c.failures, c.part_size, NULL::text AS probing, NULL::text AS pause_reason,
        m.suspect, m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at,

@@ -1,6 +1,7 @@
 -- A person has given parked changes up.
 -- In:  $1 account text, $2 ids bigint[], $3 who text, $4 why text.
 -- Out: a row for each change that was still parked.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH parked AS MATERIALIZED (
     SELECT o.account, o.appointment_id, o.id, o.lane, o.source
     FROM caspen_sync.outbox o
@@ -11,12 +12,12 @@ WITH parked AS MATERIALIZED (
     UPDATE caspen_sync.outbox o
     SET state = 'discarded', finished_at = clock_timestamp()
     FROM parked p
-    WHERE o.account = p.account AND o.id = p.id
+    WHERE o.account = ANY (ARRAY[p.account]) AND o.id = p.id
 ), no_run_up AS (
     -- What a person decided is not brought back for the run-up that it was parked in.
     DELETE FROM caspen_sync.run_up u
     USING parked p
-    WHERE u.account = p.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = p.appointment_id
+    WHERE u.account = ANY (ARRAY[p.account]) AND u.kind IN ('down', 'rejected') AND u.appointment_id = p.appointment_id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

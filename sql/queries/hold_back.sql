@@ -9,6 +9,7 @@
 -- Out: a row for each account where slots are held back that were not before: how many.
 --
 -- Counted first and locked afterwards, so that as long as nobody else uses the key nothing is written.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH told AS MATERIALIZED (
     SELECT t.account, t.remaining, now() - make_interval(secs => t.age_s) AS since,
            make_interval(secs => 1.5 * (a.rate_window_s + a.rate_guard_s)) AS rest
@@ -39,7 +40,7 @@ WITH told AS MATERIALIZED (
     UPDATE caspen_sync.rate_slot r
     SET free_at = now() + t.rest, held_until = now() + t.rest
     FROM taken t
-    WHERE r.account = t.account AND r.slot = t.slot
+    WHERE r.account = ANY (ARRAY[t.account]) AND r.slot = t.slot
     RETURNING r.account, t.held
 )
 SELECT account, count(*)::int AS slots FROM held WHERE NOT held GROUP BY account

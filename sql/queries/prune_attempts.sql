@@ -2,6 +2,7 @@
 -- time. Those of changes that are pending or parked stay: a person will want to read them.
 -- In:  $1 account text, $2 the time to go on from timestamptz, $3 retention float8 (s), $4 rows to look at int.
 -- Out: one row: how many were deleted, the time to go on from (null: the walk is over).
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH looked AS MATERIALIZED (
     SELECT t.account, t.appointment_id, t.id, t.started_at, t.change_ids
     FROM caspen_sync.attempt t
@@ -26,8 +27,7 @@ WITH looked AS MATERIALIZED (
 ), deleted AS (
     DELETE FROM caspen_sync.attempt t
     USING old
-    WHERE t.account = old.account AND t.appointment_id = old.appointment_id AND t.id = old.id
-      AND t.account = $1 AND t.started_at >= $2 AND t.started_at <= (SELECT max(started_at) FROM looked)
+    WHERE t.account = ANY (ARRAY[old.account]) AND t.appointment_id = old.appointment_id AND t.id = old.id
 )
 SELECT (SELECT count(*)::int FROM old) AS deleted,
        CASE WHEN count(*) = $4 THEN greatest(max(started_at), $2 + interval '1 microsecond') END AS from_time

@@ -1,6 +1,7 @@
 -- Deletes the lines of a backfill that is forgotten, and what was left out of them: one step of many.
 -- In:  $1 account text, $2 name text, $3 rows int.
 -- Out: one row: how many lines and how many of the others were deleted.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH forgotten AS MATERIALIZED (
     -- One that had accepted nothing may have begun anew since.
     SELECT b.account, b.name FROM caspen_sync.backfill b
@@ -19,7 +20,7 @@ WITH forgotten AS MATERIALIZED (
 ), deleted AS (
     DELETE FROM caspen_sync.backfill_line l
     USING lines d
-    WHERE l.account = d.account AND l.name = d.name AND l.nth = d.nth
+    WHERE l.account = ANY (ARRAY[d.account]) AND l.name = d.name AND l.nth = d.nth
 ), left_out AS MATERIALIZED (
     SELECT l.account, l.name, l.nth
     FROM forgotten f
@@ -33,6 +34,6 @@ WITH forgotten AS MATERIALIZED (
 ), also AS (
     DELETE FROM caspen_sync.backfill_left_out l
     USING left_out d
-    WHERE l.account = d.account AND l.name = d.name AND l.nth = d.nth
+    WHERE l.account = ANY (ARRAY[d.account]) AND l.name = d.name AND l.nth = d.nth
 )
 SELECT (SELECT count(*)::int FROM lines) AS lines, (SELECT count(*)::int FROM left_out) AS left_out

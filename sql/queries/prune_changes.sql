@@ -6,6 +6,7 @@
 -- Ids have the order of time, so the walk ends with the first step of which all was written within the retention. What is pending
 -- or parked is never deleted. Rows that somebody else holds are left for the next time. What is deleted is told of by the
 -- table pruned, for whoever has to know how old a change was that is not there any more.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH looked AS MATERIALIZED (
     SELECT o.account, o.id, o.state, o.finished_at, o.created_at
     FROM caspen_sync.outbox o
@@ -23,11 +24,9 @@ WITH looked AS MATERIALIZED (
     ) AS o
     WHERE l.state IN ('synced', 'discarded') AND l.finished_at < now() - make_interval(secs => $3)
 ), deleted AS (
-    -- The bounds say nothing new, but whatever way the planner joins, it reads no more than this step. So below.
     DELETE FROM caspen_sync.outbox o
     USING old
-    WHERE o.account = old.account AND o.id = old.id
-      AND o.account = $1 AND o.id > $2 AND o.id <= (SELECT max(id) FROM old)
+    WHERE o.account = ANY (ARRAY[old.account]) AND o.id = old.id
 ), told AS (
     INSERT INTO caspen_sync.pruned AS p (account, until)
     SELECT account, max(written_at) FROM old GROUP BY account
@@ -35,13 +34,11 @@ WITH looked AS MATERIALIZED (
 ), words AS (
     DELETE FROM caspen_sync.rejection r
     USING old
-    WHERE r.account = old.account AND r.change_id = old.id
-      AND r.account = $1 AND r.change_id > $2 AND r.change_id <= (SELECT max(id) FROM old)
+    WHERE r.account = ANY (ARRAY[old.account]) AND r.change_id = old.id
 ), deeds AS (
     DELETE FROM caspen_sync.intervention i
     USING old
-    WHERE i.account = old.account AND i.change_id = old.id
-      AND i.account = $1 AND i.change_id > $2 AND i.change_id <= (SELECT max(id) FROM old)
+    WHERE i.account = ANY (ARRAY[old.account]) AND i.change_id = old.id
 )
 SELECT (SELECT count(*)::int FROM old) AS deleted,
        CASE WHEN count(*) = $4 AND min(created_at) < now() - make_interval(secs => $3) THEN max(id) END AS after_id

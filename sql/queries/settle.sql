@@ -17,8 +17,7 @@
 -- claim's account, and whether its appointment is due again at once. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
 -- a fact, and the slot, which has a fence of its own.
 --
--- That nth = nth + 0 says nothing, but has the planner expect a single row and look each one up by its key. A batch it
--- would join with the whole table, which is cheapest while that is small; and the plan lasts.
+-- Why accounts are compared with an array of one: see claim.sql.
 --
 -- The fence: a claim counts only while its token is the row's newest and its lease has not run out.
 WITH claim AS (
@@ -68,7 +67,7 @@ WITH claim AS (
                       WHEN q.newest_id > h.upto_id OR q.again > 0 THEN clock_timestamp()
                       ELSE 'infinity' END
     FROM tried h
-    WHERE h.held AND h.nth = h.nth + 0 AND q.account = h.account AND q.appointment_id = h.appointment_id
+    WHERE h.held AND q.account = ANY (ARRAY[h.account]) AND q.appointment_id = h.appointment_id
     RETURNING h.nth, h.account, q.due_at <= clock_timestamp() AS due
 ), verdict AS MATERIALIZED (
     SELECT k.accounts[v.nth] AS account, v.nth, v.id, v.state, v.charged, v.error, v.messages
@@ -85,7 +84,7 @@ WITH claim AS (
         last_error = v.error,
         finished_at = CASE WHEN v.state IS NOT NULL THEN clock_timestamp() END
     FROM verdict v
-    WHERE v.nth = v.nth + 0 AND o.account = v.account AND o.id = v.id AND o.state NOT IN ('synced', 'parked', 'discarded')
+    WHERE o.account = ANY (ARRAY[v.account]) AND o.id = v.id AND o.state NOT IN ('synced', 'parked', 'discarded')
 ), explained AS (
     INSERT INTO caspen_sync.rejection AS r (account, change_id, at, messages)
     SELECT account, id, clock_timestamp(), messages FROM verdict WHERE messages IS NOT NULL
@@ -150,8 +149,8 @@ WITH claim AS (
     UPDATE caspen_sync.rate_slot r
     SET free_at = u.free_at, held_until = CASE WHEN u.throttled THEN u.free_at END
     FROM used u
-    WHERE u.slot = u.slot + 0 AND r.account = u.account AND r.slot = u.slot
+    WHERE r.account = ANY (ARRAY[u.account]) AND r.slot = u.slot
 )
-SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up, r.due FROM released r
+SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = ANY (ARRAY[r.account])) AS run_up, r.due FROM released r
 UNION ALL
 SELECT nth, false, true FROM settled_before

@@ -8,6 +8,7 @@
 --
 -- Its commit waits for no disk: should the server crash before it is there, both tables are as they were, and the changes
 -- are taken in again. The claim that follows does wait, and what was committed before it is on disk by then.
+-- Why accounts are compared with an array of one: see claim.sql.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
 ), picked AS (
@@ -25,8 +26,7 @@ WITH hurried AS MATERIALIZED (
 ), taken AS (
     DELETE FROM caspen_sync.arrival a
     USING picked p
-    WHERE p.change_id = p.change_id + 0 -- see claim.sql
-      AND a.account = p.account AND a.lane = p.lane AND a.change_id = p.change_id
+    WHERE a.account = ANY (ARRAY[p.account]) AND a.lane = p.lane AND a.change_id = p.change_id
     RETURNING a.account, a.appointment_id, a.lane, a.change_id
 ), news AS (
     SELECT account, appointment_id, max(lane) AS lane, max(change_id) AS newest_id -- 'live' sorts after 'backfill'

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.test_plans import worker_connection
 from tests.support.claims import accepted, claim, limits, registered
 from tests.support.database import Database
-from tests.support.plans import nodes
+from tests.support.plans import found_empty, nodes
 from worker.sqlfiles import query
 from worker.store import _columns, _slot_columns
 
@@ -26,9 +26,10 @@ DUE = 600
 MOST = 2 * BATCH
 
 
-@pytest.fixture
-async def analyzed(database: Database) -> Database:
-    """A few hundred appointments, of which Postgres knows that they are few; each has a change that just arrived."""
+@pytest.fixture(params=["few", "none"])
+async def analyzed(database: Database, request: pytest.FixtureRequest) -> Database:
+    """A few hundred appointments, of which Postgres knows that they are few, or thinks that there are none; each has a
+    change that just arrived."""
     store = await registered(database, limits(2_000))
     for taken_in in (True, False):
         await database.pool.execute(
@@ -42,6 +43,8 @@ async def analyzed(database: Database) -> Database:
             pass
     for table in ("outbox", "queue", "rate_slot", "arrival", "account", "appointment", "attempt"):
         await database.pool.execute(f"VACUUM ANALYZE caspen_sync.{table}")
+    if request.param == "none":
+        await found_empty(database.pool)
     return database
 
 

@@ -50,7 +50,7 @@ QUERIES = {path.stem: path.read_text("utf-8") for path in sorted((sql_dir() / "q
 
 # Where a plan says by what rows are found. What is only one of several ways (OR) binds nothing.
 CONDITIONS = ("Index Cond", "Recheck Cond", "Hash Cond", "Merge Cond", "Join Filter", "Filter")
-SAME_ACCOUNT = re.compile(r"\b(\w+)\.account\)? = (?:ANY \()?\(?(?:(\w+)\.account\b|\S+)")
+SAME_ACCOUNT = re.compile(r"\b(\w+)\.account\)? = (?:ANY \()?\(?(?:ARRAY\[)?(?:(\w+)\.account\b|\S+)")
 INSERT = re.compile(r"INSERT INTO caspen_sync\.\w+(?: AS \w+)? \(\s*(\w+)")
 
 
