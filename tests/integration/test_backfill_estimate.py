@@ -89,6 +89,7 @@ async def test_a_service_that_is_young(database: Database) -> None:
     assert found.live_per_window == pytest.approx(10.1, rel=0.02)
 
 
+@pytest.mark.long
 async def test_a_high_rate_is_sampled(database: Database) -> None:
     """Where a day has more requests than are looked at, a part of each five minutes stands for the rest; a cron job's
     bursts are not taken for a steady rate."""
