@@ -20,7 +20,7 @@ WITH walked AS MATERIALIZED (
     SELECT w.account, w.appointment_id,
            NOT EXISTS (
                SELECT FROM caspen_sync.outbox o
-               WHERE o.account = ANY (ARRAY[w.account]) AND o.appointment_id = w.appointment_id AND o.state = 'pending'
+               WHERE o.account = w.account AND o.appointment_id = w.appointment_id AND o.state = 'pending'
                  AND o.id <> ALL (ARRAY(SELECT id FROM walked WHERE ours))
            ) AS alone
     FROM (SELECT DISTINCT account, appointment_id FROM walked WHERE ours) AS w

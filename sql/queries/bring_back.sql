@@ -17,7 +17,11 @@ WITH parked AS MATERIALIZED (
     SELECT p.account, p.appointment_id, p.id, p.lane, p.source, p.former, p.changes, named.left_out,
            cardinality(named.left_out) = named.fields AS nothing_left
     FROM parked p
-    LEFT JOIN caspen_sync.appointment s USING (account, appointment_id)
+    LEFT JOIN LATERAL (
+        SELECT a.set_by FROM caspen_sync.appointment a
+        WHERE a.account = p.account AND a.appointment_id = p.appointment_id
+        LIMIT 1
+    ) AS s ON true
     CROSS JOIN LATERAL (
         SELECT count(*) AS fields,
                coalesce(array_agg(key.field ORDER BY key.field) FILTER (WHERE (s.set_by ->> key.field)::bigint > p.id), '{}')
@@ -46,7 +50,7 @@ WITH parked AS MATERIALIZED (
     -- What a person decided is not brought back once more for the run-up that it was parked in.
     DELETE FROM caspen_sync.run_up u
     USING judged j
-    WHERE u.account = ANY (ARRAY[j.account]) AND u.kind IN ('down', 'rejected') AND u.appointment_id = j.appointment_id
+    WHERE u.account = j.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = j.appointment_id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

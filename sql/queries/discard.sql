@@ -17,7 +17,7 @@ WITH parked AS MATERIALIZED (
     -- What a person decided is not brought back for the run-up that it was parked in.
     DELETE FROM caspen_sync.run_up u
     USING parked p
-    WHERE u.account = ANY (ARRAY[p.account]) AND u.kind IN ('down', 'rejected') AND u.appointment_id = p.appointment_id
+    WHERE u.account = p.account AND u.kind IN ('down', 'rejected') AND u.appointment_id = p.appointment_id
 ), counted AS (
     UPDATE caspen_sync.backfill b
     SET discarded = b.discarded + n.changes

@@ -28,7 +28,8 @@ WITH peeked AS MATERIALIZED (
 ), run_up AS MATERIALIZED (
     SELECT u.account, u.appointment_id, u.change_ids, u.charged
     FROM locked l
-    JOIN caspen_sync.run_up u ON u.account = ANY (ARRAY[l.account]) AND u.kind = 'down' AND u.appointment_id = l.appointment_id
+    JOIN caspen_sync.run_up u USING (account, appointment_id)
+    WHERE u.kind = 'down'
     ORDER BY u.account, u.kind, u.appointment_id
     FOR UPDATE OF u
 ), changed AS (
@@ -55,6 +56,6 @@ WITH peeked AS MATERIALIZED (
 ), over AS (
     DELETE FROM caspen_sync.run_up u
     USING run_up r
-    WHERE u.account = ANY (ARRAY[r.account]) AND u.appointment_id = r.appointment_id AND u.kind = 'down'
+    WHERE u.account = r.account AND u.appointment_id = r.appointment_id AND u.kind = 'down'
 )
 SELECT count(*)::int AS changes FROM changed

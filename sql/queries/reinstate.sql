@@ -15,7 +15,8 @@ WITH peeked AS MATERIALIZED (
 ), run_up AS MATERIALIZED (
     SELECT u.account, u.appointment_id, u.change_ids, u.charged
     FROM locked l
-    JOIN caspen_sync.run_up u ON u.account = ANY (ARRAY[l.account]) AND u.kind = $2 AND u.appointment_id = l.appointment_id
+    JOIN caspen_sync.run_up u USING (account, appointment_id)
+    WHERE u.kind = $2
     ORDER BY u.account, u.kind, u.appointment_id
     FOR UPDATE OF u
 ), changed AS (
@@ -36,7 +37,7 @@ WITH peeked AS MATERIALIZED (
 ), over AS (
     DELETE FROM caspen_sync.run_up u
     USING run_up r
-    WHERE u.account = ANY (ARRAY[r.account]) AND u.appointment_id = r.appointment_id AND u.kind = $2
+    WHERE u.account = r.account AND u.appointment_id = r.appointment_id AND u.kind = $2
 )
 SELECT count(*)::int AS changes, count(*) FILTER (WHERE before.state = 'parked')::int AS parked
 FROM changed c

@@ -4,7 +4,6 @@
 --
 -- Rejections count while they are for one reason; another one starts anew. One that was found to be the changes' own
 -- fault in the last hour counts as nobody's.
--- Why accounts are compared with an array of one: see claim.sql.
 WITH told AS (
     SELECT t.account, t.kind, t.appointment_id, t.reason, t.change_ids::bigint[] AS change_ids, t.charged
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[])
@@ -15,7 +14,7 @@ WITH told AS (
     SELECT u.account, u.appointment_id
     FROM (SELECT DISTINCT account, reason FROM told WHERE kind = 'rejected') AS t
     JOIN caspen_sync.account a USING (account)
-    JOIN caspen_sync.run_up u ON u.account = ANY (ARRAY[a.account])
+    JOIN caspen_sync.run_up u USING (account)
     WHERE u.kind = 'rejected' AND u.reason <> t.reason AND a.pause_kind IS DISTINCT FROM 'rejected'
       AND NOT EXISTS (SELECT FROM told x
                       WHERE x.account = u.account AND x.kind = u.kind AND x.appointment_id = u.appointment_id)
@@ -24,7 +23,7 @@ WITH told AS (
 ), anew AS (
     DELETE FROM caspen_sync.run_up u
     USING other o
-    WHERE u.account = ANY (ARRAY[o.account]) AND u.kind = 'rejected' AND u.appointment_id = o.appointment_id
+    WHERE u.account = o.account AND u.kind = 'rejected' AND u.appointment_id = o.appointment_id
 )
 INSERT INTO caspen_sync.run_up AS u (account, kind, appointment_id, reason, change_ids, charged)
 SELECT account, kind, appointment_id, reason, change_ids, charged FROM told

@@ -9,7 +9,7 @@ WITH over AS MATERIALIZED (
     SELECT u.account, u.kind, u.appointment_id
     FROM unnest($1::text[], $2::text[]) AS w (account, kind)
     JOIN caspen_sync.account a USING (account)
-    JOIN caspen_sync.run_up u ON u.account = ANY (ARRAY[w.account]) AND u.kind = w.kind
+    JOIN caspen_sync.run_up u USING (account, kind)
     LEFT JOIN LATERAL (
         SELECT true AS something FROM caspen_sync.outbox o
         WHERE u.kind = 'down' AND o.account = u.account AND o.id = ANY (u.change_ids)
@@ -24,4 +24,4 @@ WITH over AS MATERIALIZED (
 )
 DELETE FROM caspen_sync.run_up u
 USING over o
-WHERE u.account = ANY (ARRAY[o.account]) AND u.kind = o.kind AND u.appointment_id = o.appointment_id
+WHERE u.account = o.account AND u.kind = o.kind AND u.appointment_id = o.appointment_id

@@ -151,6 +151,6 @@ WITH claim AS (
     FROM used u
     WHERE r.account = ANY (ARRAY[u.account]) AND r.slot = u.slot
 )
-SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = ANY (ARRAY[r.account])) AS run_up, r.due FROM released r
+SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up, r.due FROM released r
 UNION ALL
 SELECT nth, false, true FROM settled_before
