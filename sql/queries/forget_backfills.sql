@@ -18,7 +18,7 @@ WHERE b.account = $1
   )
   AND NOT EXISTS (
       SELECT FROM caspen_sync.outbox o
-      WHERE o.account = ANY (ARRAY[b.account]) AND o.id = b.last_id AND o.finished_at >= clock_timestamp() - make_interval(secs => $2)
+      WHERE o.account = b.account AND o.id = b.last_id AND o.finished_at >= clock_timestamp() - make_interval(secs => $2)
   )
   AND (b.forgotten_at IS NULL
        OR EXISTS (SELECT FROM caspen_sync.backfill_line l WHERE l.account = ANY (ARRAY[b.account]) AND l.name = b.name)

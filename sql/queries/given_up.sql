@@ -40,7 +40,7 @@ WITH peeked AS MATERIALIZED (
     WHERE o.account = ANY (ARRAY[r.account]) AND o.id = r.id AND o.state NOT IN ('pending', 'synced', 'discarded')
       AND o.attempts <= r.charged
       AND NOT EXISTS (SELECT FROM caspen_sync.intervention i
-                      WHERE i.account = ANY (ARRAY[r.account]) AND i.change_id = r.id AND i.who = 'caspen-sync')
+                      WHERE i.account = r.account AND i.change_id = r.id AND i.who = 'caspen-sync')
       AND (o.lane = 'live' OR (
           SELECT b.cancelled_at FROM caspen_sync.backfill b WHERE b.account = o.account AND b.name = o.source) IS NULL)
     RETURNING o.account, o.id
