@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import socket
 import time
 from collections.abc import Mapping
@@ -255,6 +256,8 @@ def test_a_session_ends() -> None:
         # Signed by us, as an older or a newer version may have.
         *map(signed, ({"name": "Ann"}, {"nonce": "n"}, ["name", "nonce"], "name nonce", None, 1)),
     ],
+    # By number: a signature holds the second in which it was made, and a test keeps its name.
+    ids=itertools.count(),
 )
 def test_what_is_no_session(session: str) -> None:
     """Forged, signed with another token or for something else, or of another shape: nobody has signed in, and it is no
