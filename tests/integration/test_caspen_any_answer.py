@@ -23,6 +23,8 @@ from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry,
 TOKEN = "tok-5f0e1c"
 NOTE = "Mrs Miller has the flu"
 TIMEOUT_S = 0.2
+# What a busy machine may take longer: an answer that the timeout does not end is one for ever.
+NOISE_S = 10
 
 # -- answers ---------------------------------------------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ def world() -> Iterator[World]:
 
 def check(exchange: Exchange) -> None:
     """What holds for any exchange."""
-    assert exchange.ended_at - exchange.started_at < TIMEOUT_S + 1
+    assert exchange.ended_at - exchange.started_at < TIMEOUT_S + NOISE_S
     assert exchange.limit is None or 1 <= exchange.limit < 10**9
     assert exchange.remaining is None or 0 <= exchange.remaining < 10**9
     for secret in (TOKEN, NOTE, "Miller"):

@@ -24,11 +24,15 @@ HEAD = b"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 60\r\nX-RateLimit-Remaining: 59\r
 MEMORY_MAX_BYTES = 64 * 1024 * 1024
 
 
+# What a busy machine may take longer: what these answers are made for has no end at all.
+NOISE_S = 10
+
+
 async def exchange_with(respond: Respond, *, timeout_s: float = 10) -> Exchange:
     async with raw_server(respond) as server, Caspen(server.base_url, timeout_s=timeout_s) as caspen:
         exchange = await caspen.send(caspen.request("app_1", {"note": None}), token=TOKEN, deadline=clock.now() + 60)
         assert len(server.requests) == 1
-    assert exchange.ended_at - exchange.started_at < timeout_s + 1
+    assert exchange.ended_at - exchange.started_at < timeout_s + NOISE_S
     return exchange
 
 

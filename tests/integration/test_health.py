@@ -32,6 +32,8 @@ async def test_ready(database: Database) -> None:
         await one.stopped(service.service)
 
 
+@pytest.mark.long
+@pytest.mark.alone
 async def test_a_refused_token(database: Database, tmp_path: Path) -> None:
     """Within two seconds of the refusal it is not ready, and says which account and why; a new token mends it."""
     token_file = tmp_path / "token"
@@ -72,6 +74,7 @@ async def test_other_pauses_are_no_reason(database: Database) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_database_that_goes_away_and_comes_back(server: Server) -> None:
     """Alive all the time; not ready, and metrics of this process only, while the database is away; then all is back."""
     async with looked_into(server.dsn()) as database, clinic(database) as one, web(one.env) as service:
@@ -99,6 +102,7 @@ async def test_a_database_that_goes_away_and_comes_back(server: Server) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_database_that_goes_dark(server: Server) -> None:
     """A database that says nothing any more makes nobody wait for more than five seconds, and of many scrapes one."""
     port = urlsplit(server.dsn()).port
@@ -128,7 +132,7 @@ async def test_a_schema_that_is_another(database: Database) -> None:
     async with clinic(database) as one, web(one.env) as service:
         await service.turns("/readyz", 200, "ok schema")
         await database.pool.execute("INSERT INTO caspen_sync.migration (number, name) VALUES (9999, 'later')")
-        page = await service.turns("/readyz", 503, "failed schema: the schema is at migration 9999", limit_s=3)
+        page = await service.turns("/readyz", 503, "failed schema: the schema is at migration 9999")
         assert "ok database\n" in page.text
         await one.stopped(service.service)
 

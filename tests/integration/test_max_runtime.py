@@ -19,14 +19,16 @@ from worker.sandbox import Sandbox, SandboxSettings
 from worker.signals import WRITE_BACK_S
 
 NOTE = "a note"
+# What a busy machine may take longer; who waits for an answer here waits for 15 s.
+NOISE_S = 8
 
 
 async def timed(seconds: float, env: Mapping[str, str]) -> Ended:
-    """A run, which is to end within its time and, on a busy machine, hardly a second more."""
+    """A run, which is to end within its time."""
     began_at = time.monotonic()
     ended = await command("run", "--once", "--max-runtime", str(seconds), env=env)
     took_s = time.monotonic() - began_at
-    assert took_s < seconds + 1.5
+    assert took_s < seconds + NOISE_S
     return ended
 
 
@@ -96,6 +98,7 @@ async def test_a_database_that_goes_dark_in_the_middle(server: Server) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("signals", [1, 2])
 async def test_a_drain_while_the_database_is_dark(server: Server, signals: int) -> None:
     """It ends within a request's time and WRITE_BACK_S; a second signal ends it at once. Exit 75, and systemd's

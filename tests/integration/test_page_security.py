@@ -375,6 +375,6 @@ async def test_streams_end_with_the_service(database: Database) -> None:
         assert (await service.get("/livez")).status == 200
         service.service.process.send_signal(signal.SIGTERM)
         assert (await service.service.ends(limit_s=10)).exit_code == 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert (await reader.read()).endswith(b"\r\n0\r\n\r\n")  # to its end, and not cut
         assert not service.service.events("http_failed")

@@ -36,7 +36,7 @@ async def test_a_running_service(database: Database) -> None:
             assert "audit; caspen-sync resume default" in status.stdout
             assert [entry.appointment for entry in sandbox.log] == ["app_0", "app_n"]
             assert (await command("resume", "default", env=offline(database))).exit_code == 0
-            await eventually(lambda: len(sandbox.log) == 5, limit_s=5, what="the rest")
+            await eventually(lambda: len(sandbox.log) == 5, what="the rest")
 
 
 async def test_what_is_on_the_wire_finishes(database: Database) -> None:

@@ -188,7 +188,7 @@ async def test_one_appointment_that_is_forbidden_holds_up_nobody(database: Datab
 
             await eventually(asked_again)
             await database.write("app_later", {"note": "n"})
-            await eventually(lambda: synced(APPOINTMENTS), limit_s=3)
+            await eventually(lambda: synced(APPOINTMENTS))
             assert await database.value("SELECT pause_kind FROM caspen_sync.account") is None
             for worker in workers:
                 assert await stop(worker) == 0

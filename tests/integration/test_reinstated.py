@@ -62,7 +62,7 @@ async def test_a_change_that_is_brought_back_becomes_claimable(database: Databas
     async def claimed() -> list[int]:
         return [number for one in await claim(store, 5) if one.appointment_id == "app_a" for number in ids(one)]
 
-    assert old in await eventually(claimed, limit_s=5, what="it is claimed")
+    assert old in await eventually(claimed, what="it is claimed")
 
 
 @pytest.mark.parametrize("before", [0, 1])

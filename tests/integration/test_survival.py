@@ -153,7 +153,7 @@ async def _with_open_writer(database: Database, *, rounds: int | None) -> None:
                         await database.write(f"app_other_{written % 10}", {"note": f"{written}"})
                         written += 1
                         expected = written + 1
-                        await eventually(lambda expected=expected: _synced_count(database, expected), limit_s=5)
+                        await eventually(lambda expected=expected: _synced_count(database, expected))
             await transaction.commit()
             await eventually(lambda: _synced_note(database, "open"))
             await slow.close()

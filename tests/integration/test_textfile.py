@@ -162,6 +162,7 @@ async def test_usage(args: tuple[str, ...], words: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_max_runtime_holds(database: Database, file: Path) -> None:
     """What is written at the end takes no more than a second from who is in a hurry."""
     async with clinic(database, latency_s=0.2, ACCOUNTS__DEFAULT__CONCURRENCY="1") as one:

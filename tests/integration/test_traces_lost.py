@@ -69,12 +69,14 @@ async def test_one_run(
     ):
         ended = await command("run", "--once", env=tracing(collected.url, database.dsn, sandbox.base_url))
         ended_at = sandbox.now()
-        assert ended_at - max(entry.answered_at or 0 for entry in sandbox.log) < FLUSH_S + MARGIN_S
+        # Left to itself, the exporter waits for ten seconds.
+        assert ended_at - max(entry.answered_at or 0 for entry in sandbox.log) < FLUSH_S + 5
     assert (ended.exit_code, await database.states()) == (0, {"synced": 5})
     assert lost(ended.stderr) == ([why] if why else [])
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_max_runtime_is_kept(database: Database) -> None:
     """A run that works to its last moment has that much less for the collector."""
     await database.write("app_1", {"note": NOTE})
@@ -85,10 +87,11 @@ async def test_max_runtime_is_kept(database: Database) -> None:
         env = tracing(collected.url, database.dsn, sandbox.base_url, {"API__TIMEOUT_S": "5"})
         ended = await command("run", "--once", "--max-runtime", "3", env=env)
         assert ended.exit_code == 75
-        assert sandbox.now() - sandbox.log[0].received_at < 3.0 + 0.4
+        assert sandbox.now() - sandbox.log[0].received_at < 3.0 + MARGIN_S
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_drain_is_in_time(database: Database) -> None:
     """SIGTERM: the request on the wire is answered and written back, and what the request's timeout leaves is all that
     the collector gets."""
@@ -107,18 +110,19 @@ async def test_a_drain_is_in_time(database: Database) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_second_signal_does_not_wait_for_it(database: Database) -> None:
     """Stopped at once means now, collector or not."""
     await database.write("app_1", {"note": NOTE})
     async with (
         collector(answers_after_s=HANGS_S) as collected,
-        Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, window_s=1, latency_s=1.5)) as sandbox,
+        Sandbox(SandboxSettings(tokens=(TOKEN,), limit=1000, window_s=1, latency_s=25)) as sandbox,
         services(1, tracing(collected.url, database.dsn, sandbox.base_url)) as (worker,),
     ):
         await eventually(lambda: len(sandbox.log) == 1)
         worker.send_signal(signal.SIGTERM)
         worker.send_signal(signal.SIGINT)
-        async with asyncio.timeout(1.2):
+        async with asyncio.timeout(FLUSH_S - 0.1):
             assert await worker.wait() == 75
 
 

@@ -107,7 +107,7 @@ async def test_whoever_is_slow_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         began = time.monotonic()
         answers = await asyncio.gather(*(said_to(port, head) for head in (b"", b"GET /well HTTP/1.1\r\nHost:")))
         assert answers == [b"", b""]
-        assert 0.15 < time.monotonic() - began < 2
+        assert 0.15 < time.monotonic() - began < 10  # of the 15 s that it would be
 
 
 async def test_connections_are_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,7 +125,7 @@ async def test_connections_are_counted(caplog: pytest.LogCaptureFixture) -> None
                 return (await said_to(port, GET_WELL)).endswith(b"well\n")
             return False
 
-        await eventually(answered, limit_s=5)
+        await eventually(answered)
 
 
 @pytest.mark.long
@@ -277,7 +277,7 @@ async def test_a_drain_is_answered_for_and_not_held_up(database: Database) -> No
             began = time.monotonic()
             assert (await service.service.ends()).exit_code == 0
             took_s = time.monotonic() - began
-            assert took_s < 2.5  # with what a busy machine takes to end a process
+            assert took_s < 10  # of the 15 s for which a connection may stay open
 
 
 async def test_it_listens_before_the_work_begins(database: Database) -> None:

@@ -170,7 +170,7 @@ async def test_a_terminal_is_asked_for_one_end() -> None:
     try:
         for typed in (b"\x04" + LINE + b"\x04", LINE + b"\x04" + LINE + b"\x04" * 2):
             os.write(ours, typed)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 first = len((await found(Asked(file="-"))).rows)
                 rest = len((await found(Asked(file="-"))).rows)
             assert (first, rest) == (typed.startswith(LINE), 1)

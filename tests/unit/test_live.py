@@ -60,7 +60,7 @@ async def streaming(looks: Counted) -> AsyncIterator[tuple[int, Live]]:
 
 async def event(reader: asyncio.StreamReader) -> str:
     """The next one."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await reader.readuntil(b"data: ")
         return (await reader.readuntil(b"\n\n")).decode()
 
@@ -173,7 +173,7 @@ async def test_a_stream_ends_for_who_may_look_no_more() -> None:
         await event(reader)
         looks.may_look = False
         looks.headline = "second"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert b"second" not in await reader.read()
         assert stream.viewers == 0
 

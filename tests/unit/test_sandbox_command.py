@@ -122,7 +122,7 @@ async def test_serve_says_when_it_is_ready_and_stops_when_told() -> None:
     stop = asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(SandboxSettings(), stop, ready.set_result))
-    async with asyncio.timeout(5), aiohttp.ClientSession(headers={"Authorization": "Bearer sandbox"}) as session:
+    async with asyncio.timeout(20), aiohttp.ClientSession(headers={"Authorization": "Bearer sandbox"}) as session:
         url = f"{await ready}/appointments/app_1"
         async with session.get(url) as answer:
             assert answer.status == 200

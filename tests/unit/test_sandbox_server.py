@@ -109,7 +109,7 @@ async def test_stopping_ends_what_is_in_flight() -> None:
             await update(sandbox, session, timeout=aiohttp.ClientTimeout(total=0.05))
         waiting = asyncio.create_task(update(sandbox, session))
         await eventually(lambda: len(sandbox.log) == 2, every_s=0.005)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await sandbox.stop()
             with pytest.raises(aiohttp.ClientError):
                 await waiting

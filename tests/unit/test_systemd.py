@@ -86,7 +86,7 @@ def test_a_socket_that_nobody_reads(heard: NotifySocket) -> None:
     _fill(heard.name)
     started_at = time.monotonic()
     notifier.status("dropped")
-    assert time.monotonic() - started_at < 1
+    assert time.monotonic() - started_at < 10  # where sending waits, it waits for ever
     assert "STATUS=dropped" not in texts(heard)
     notifier.ready()
     assert texts(heard)[-1] == "READY=1"
