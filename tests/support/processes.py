@@ -9,10 +9,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from tests.support import canary
 from tests.support.pgbouncer import way_through
+from tests.support.waiting import eventually
 
 TOKEN = "test-token-2f9c"
 
@@ -143,7 +145,19 @@ async def services(
 
 
 async def stop(process: asyncio.subprocess.Process, limit_s: float = 30) -> int:
-    """SIGTERM, and the exit code."""
-    process.send_signal(signal.SIGTERM)
+    """SIGTERM, once it is heeded, and the exit code: a process that others have left nothing to do may still be
+    starting, and Python ends at once then."""
+    await eventually(lambda: process.returncode is not None or _heeds(process.pid, signal.SIGTERM), what="it listens")
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(limit_s):
         return await process.wait()
+
+
+def _heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether the process handles the signal itself (SigCgt in proc(5): a bit for each, the lowest for number 1)."""
+    with contextlib.suppress(FileNotFoundError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), 16)
+        return bool(caught >> (number - 1) & 1)
+    return False
