@@ -14,6 +14,7 @@ SILENT = "database: cannot be reached: no answer in time; does Postgres run ther
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_server_that_never_answers(server: Server) -> None:
     """It takes the connection and is silent: each command says so after the connection's 10 s, and ends with 69."""
     async with (
@@ -22,7 +23,7 @@ async def test_a_server_that_never_answers(server: Server) -> None:
         clinic(database, dsn=server.dsn(port=proxy.port)) as one,
     ):
         proxy.dark_for_new = True
-        async with asyncio.timeout(14):
+        async with asyncio.timeout(18):  # whoever tries twice takes 20 s
             await asyncio.gather(
                 refused(one.env, "run", "--once", exit_code=69, words=SILENT),
                 refused(one.env, "run", exit_code=69, words=SILENT),

@@ -182,6 +182,6 @@ async def test_a_pipe_that_gives_nothing_holds_nobody_up(tmp_path: Path) -> None
         await asyncio.sleep(0.05)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(reading, 2)
+            await asyncio.wait_for(reading, 20)
         # And the thread ends when the pipe does.
         os.close(end if end is not None else os.open(pipe, os.O_WRONLY))
