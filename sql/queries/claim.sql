@@ -11,8 +11,8 @@
 -- An account = ANY (ARRAY[x.account]) says what account = x.account would, but leaves only one way to join: each row is
 -- looked up by its key. By equal accounts the planner could merge, and so also walk a whole table through its index. That
 -- costs nothing where it expects a single row: while the table is new, and after a vacuum that found it empty or full of
--- rows that were not committed yet, however many come then; and the plan lasts. Of
--- accounts, backfills and run-ups there are never many.
+-- rows that were not committed yet, however many come then; and the plan lasts. Accounts, backfills and run-ups are
+-- compared as usual: there are never many.
 WITH asked AS MATERIALIZED (
     SELECT a.account, due.appointments AS capacity, NULL::text AS probing, NULL::text AS pause_reason, a.welcomed_at,
            CASE WHEN backfill.is_due THEN floor(least(a.rate_limit, a.told_limit) * a.live_reserve)::int ELSE 0 END AS reserve,

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.rawserver import RawServer, Request, raw_server
+from tests.support.waiting import NOISE_S
 from worker import clock
 from worker.caspen import Caspen
 from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
@@ -23,8 +24,6 @@ from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry,
 TOKEN = "tok-5f0e1c"
 NOTE = "Mrs Miller has the flu"
 TIMEOUT_S = 0.2
-# What a busy machine may take longer: an answer that the timeout does not end is one for ever.
-NOISE_S = 10
 
 # -- answers ---------------------------------------------------------------------------------------------------------
 

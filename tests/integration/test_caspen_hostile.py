@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support.rawserver import Request, Respond, answer, keeping_alive, raw_server, resetting, saying
+from tests.support.waiting import NOISE_S
 from worker import clock
 from worker.answers import ANSWER_MAX_BYTES
 from worker.caspen import Caspen
@@ -22,10 +23,6 @@ TOKEN = "tok-5f0e1c"
 RESOURCE = b'{"id": "app_1"}'
 HEAD = b"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 60\r\nX-RateLimit-Remaining: 59\r\n"
 MEMORY_MAX_BYTES = 64 * 1024 * 1024
-
-
-# What a busy machine may take longer: what these answers are made for has no end at all.
-NOISE_S = 10
 
 
 async def exchange_with(respond: Respond, *, timeout_s: float = 10) -> Exchange:

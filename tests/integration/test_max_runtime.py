@@ -19,19 +19,19 @@ from worker.sandbox import Sandbox, SandboxSettings
 from worker.signals import WRITE_BACK_S
 
 NOTE = "a note"
-# What a busy machine may take longer; who waits for an answer here waits for 15 s.
-NOISE_S = 8
 
 
 async def timed(seconds: float, env: Mapping[str, str]) -> Ended:
-    """A run, which is to end within its time."""
+    """A run, which is to end within its time and, on a busy machine, hardly a second more."""
     began_at = time.monotonic()
     ended = await command("run", "--once", "--max-runtime", str(seconds), env=env)
     took_s = time.monotonic() - began_at
-    assert took_s < seconds + NOISE_S
+    assert took_s < seconds + 1.5
     return ended
 
 
+@pytest.mark.long
+@pytest.mark.alone
 async def test_a_run_with_work_left(database: Database) -> None:
     """Where answers are quick, no request is cut off: what was sent is written back, nothing stays leased; exit 75."""
     for number in range(100):
@@ -44,6 +44,8 @@ async def test_a_run_with_work_left(database: Database) -> None:
     assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE leased_until IS NOT NULL") == 0
 
 
+@pytest.mark.long
+@pytest.mark.alone
 async def test_a_request_that_would_last_longer_is_cut_off(database: Database) -> None:
     """It counts as every other that was not answered: the appointment rests, the attempt is written down, exit 75."""
     await database.write("app_1", {"note": NOTE})
@@ -69,6 +71,8 @@ async def test_nothing_left_is_nothing_left(database: Database) -> None:
         assert time.monotonic() - began_at < 20
 
 
+@pytest.mark.long
+@pytest.mark.alone
 async def test_a_database_that_does_not_answer() -> None:
     """Not even then does it take longer; exit 69, and one line."""
     async with proxy_to(9) as proxy:
@@ -79,6 +83,7 @@ async def test_a_database_that_does_not_answer() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_database_that_goes_dark_in_the_middle(server: Server) -> None:
     """Nor then, with requests on the wire: their outcomes are left to the leases; exit 75."""
     async with (

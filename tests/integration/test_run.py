@@ -217,7 +217,7 @@ async def test_a_second_signal_stops_at_once(database: Database) -> None:
     await database.write("app_1", {"note": NOTE})
     async with (
         Sandbox(SandboxSettings(tokens=(TOKEN,), latency_s=25)) as sandbox,
-        services(1, environment(database.dsn, sandbox.base_url)) as (worker,),
+        services(1, environment(database.dsn, sandbox.base_url, {"API__TIMEOUT_S": "30"})) as (worker,),
     ):
         await eventually(lambda: len(sandbox.log) == 1)
         worker.send_signal(signal.SIGTERM)

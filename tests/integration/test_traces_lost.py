@@ -46,6 +46,7 @@ def lost(stderr: str) -> list[str]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("out_of_order", "why"),
     [
@@ -69,8 +70,7 @@ async def test_one_run(
     ):
         ended = await command("run", "--once", env=tracing(collected.url, database.dsn, sandbox.base_url))
         ended_at = sandbox.now()
-        # Left to itself, the exporter waits for ten seconds.
-        assert ended_at - max(entry.answered_at or 0 for entry in sandbox.log) < FLUSH_S + 5
+        assert ended_at - max(entry.answered_at or 0 for entry in sandbox.log) < FLUSH_S + MARGIN_S
     assert (ended.exit_code, await database.states()) == (0, {"synced": 5})
     assert lost(ended.stderr) == ([why] if why else [])
 
@@ -87,7 +87,7 @@ async def test_max_runtime_is_kept(database: Database) -> None:
         env = tracing(collected.url, database.dsn, sandbox.base_url, {"API__TIMEOUT_S": "5"})
         ended = await command("run", "--once", "--max-runtime", "3", env=env)
         assert ended.exit_code == 75
-        assert sandbox.now() - sandbox.log[0].received_at < 3.0 + MARGIN_S
+        assert sandbox.now() - sandbox.log[0].received_at < 3.0 + 0.4
 
 
 @pytest.mark.long
@@ -122,7 +122,7 @@ async def test_a_second_signal_does_not_wait_for_it(database: Database) -> None:
         await eventually(lambda: len(sandbox.log) == 1)
         worker.send_signal(signal.SIGTERM)
         worker.send_signal(signal.SIGINT)
-        async with asyncio.timeout(FLUSH_S - 0.1):
+        async with asyncio.timeout(1.2):
             assert await worker.wait() == 75
 
 

@@ -8,6 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+# What a busy machine may take longer, where what a test rules out would go on for ever.
+NOISE_S = 10.0
+
 
 async def eventually(
     condition: Callable[[], Any | Awaitable[Any]],

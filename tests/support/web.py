@@ -124,7 +124,7 @@ async def listening_here(pages: Mapping[str, server.Page]) -> AsyncIterator[int]
             yield int(logs[0]["address"].rpartition(":")[2])
 
 
-async def said_to(port: int, request: bytes, *, limit_s: float = 20) -> bytes:
+async def said_to(port: int, request: bytes, *, limit_s: float = 10) -> bytes:
     """Everything that is answered to these bytes, until the other side closes the connection."""
     async with held(port, request) as reader, asyncio.timeout(limit_s):
         with contextlib.suppress(ConnectionResetError):
