@@ -110,6 +110,19 @@ async def test_whoever_is_slow_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 0.15 < time.monotonic() - began < 10  # of the 15 s that it would be
 
 
+async def test_the_end_waits_for_no_page() -> None:
+    """One that takes for ever to make is given up soon after it is asked to end."""
+    begun = asyncio.Event()
+
+    async def page(_: object) -> object:
+        begun.set()
+        return await asyncio.Event().wait()
+
+    async with asyncio.timeout(20), contextlib.AsyncExitStack() as asking, listening_here({"/well": page}) as port:
+        await asking.enter_async_context(held(port, GET_WELL))
+        await begun.wait()
+
+
 async def test_connections_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     """One more than there may be is closed at once, without a word in the log; when the others are gone, there is room
     again."""
