@@ -91,11 +91,12 @@ async def assert_final_state(database: Database, appointments: Appointments) -> 
         local = synced[appointment_id]
         assert local["last_change_id"] == newest[appointment_id]
         for field, value in fields.items():
-            assert _same(remote[field], value), f"{appointment_id}.{field}: {remote[field]!r}, not {value!r}"
-            assert _same(local[field], value), f"synced state of {appointment_id}.{field}"
+            assert same(remote[field], value), f"{appointment_id}.{field}: {remote[field]!r}, not {value!r}"
+            assert same(local[field], value), f"synced state of {appointment_id}.{field}"
 
 
-def _same(held: Any, written: Any) -> bool:
+def same(held: Any, written: Any) -> bool:
+    """Whether the API, or the synced state, holds what was written."""
     if isinstance(held, datetime):
         return isinstance(written, str) and held == datetime.fromisoformat(written)
     if isinstance(held, str) and isinstance(written, str) and held != written:

@@ -32,9 +32,9 @@ def _program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _folder(within: Path | None = None) -> Iterator[Path]:
     """A folder of the server's user, not below pytest's own, which nobody else may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="caspen-sync-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="caspen-sync-test-", dir=within))
     try:
         if RUNS_AS:
             shutil.chown(folder, RUNS_AS)
@@ -86,6 +86,11 @@ class Server:
     async def stop(self, mode: str = "immediate") -> None:
         await self._control("stop", "-w", "-m", mode)
 
+    async def start_unless_running(self) -> None:
+        """After a fault that it may have survived, or not."""
+        if await self._run("status") != 0:
+            await self.start()
+
     async def restart(self, mode: str) -> None:
         await self.stop(mode)
         await self.start()
@@ -100,17 +105,21 @@ class Server:
         await self._control("promote", "-w")
 
     async def _control(self, *args: str) -> None:
+        code = await self._run(*args)
+        assert code == 0, f"pg_ctl {args[0]}: " + self._log.read_text("utf-8", "replace")[-3000:]
+
+    async def _run(self, *args: str) -> int:
         process = await asyncio.create_subprocess_exec(
             _program("pg_ctl"), "-D", str(self.data), *args, user=RUNS_AS, cwd="/",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        assert await process.wait() == 0, f"pg_ctl {args[0]}: " + self._log.read_text("utf-8")[-3000:]
+        return await process.wait()
 
 
 @contextlib.asynccontextmanager
-async def server_on_a_copy(cluster: Path, **settings: str) -> AsyncIterator[Server]:
-    """A running server on a copy of the data directory."""
-    with _folder() as folder:
+async def server_on_a_copy(cluster: Path, *, within: Path | None = None, **settings: str) -> AsyncIterator[Server]:
+    """A running server on a copy of the data directory. `within`: a folder that everybody may enter."""
+    with _folder(within) as folder:
         await asyncio.to_thread(subprocess.run, ["cp", "-a", cluster, folder / "data"], check=True)
         server = Server(folder)
         server.set(

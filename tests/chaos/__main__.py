@@ -1,0 +1,57 @@
+"""`python -m tests.chaos`: storms, one after the other, and a table of what happened."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+from collections import Counter
+
+from tests.chaos.storm import Outcome, Plan, storm
+from tests.support.servers import migrated_cluster
+
+_SHOWN = 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="of each storm (default: %(default)s)")
+    parser.add_argument("--storms", type=int, default=1, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="of the first; the others follow (default: by chance)")
+    args = parser.parse_args()
+    first = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
+    outcomes: list[Outcome] = []
+    with migrated_cluster() as cluster:
+        for seed in range(first, first + args.storms):
+            print(f"seed {seed}", flush=True)
+            outcome = asyncio.run(storm(Plan(seed=seed, seconds=60 * args.minutes), cluster))
+            print(told([outcome]), flush=True)
+            outcomes.append(outcome)
+    if args.storms > 1:
+        print(told(outcomes))
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
+
+
+def told(outcomes: list[Outcome]) -> str:
+    """A table in Markdown."""
+    hands, faults = Counter[str](), Counter[str]()
+    for outcome in outcomes:
+        hands.update(outcome.hands)
+        faults.update(outcome.faults)
+    violations = [violation for outcome in outcomes for violation in outcome.violations]
+    rows = [
+        ("storms, minutes", f"{len(outcomes)}, {sum(one.seconds for one in outcomes) / 60:.1f}"),
+        ("changes, transactions", f"{sum(o.changes for o in outcomes):,}, {sum(o.transactions for o in outcomes):,}"),
+        ("requests", f"{sum(o.requests for o in outcomes):,}"),
+        ("hands", ", ".join(f"{name} {count}" for name, count in sorted(hands.items()))),
+        ("faults of the API", ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))),
+        ("violations", str(len(violations))),
+    ]
+    lines = [f"| {name} | {figure} |" for name, figure in rows]
+    shown = [f"  {violation}" for violation in violations[:_SHOWN]]
+    return "\n".join(["| | |", "| --- | --- |", *lines, *shown])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""What the auditor judges by: the API's log, what the writers remember, the tables, and a history of every row that was
+written, kept by triggers of the test's own. Nothing here uses the worker's code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from tests.chaos.ledger import Committed, Ledger
+from worker.sandbox import Appointments, Entry
+
+Row = Mapping[str, Any]
+
+_UNREAD = "'{changes,resource,set_by}'::text[]"
+_HISTORY = f"""
+CREATE SCHEMA audit;
+CREATE TABLE audit.history (
+    seq      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid      xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    relation text        NOT NULL,
+    was      jsonb,
+    became   jsonb
+);
+CREATE FUNCTION audit.remember() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO audit.history (relation, was, became)
+    VALUES (TG_TABLE_NAME, to_jsonb(OLD) - {_UNREAD}, to_jsonb(NEW) - {_UNREAD});
+    RETURN NULL;
+END
+$$;
+"""
+_KEPT = {
+    "outbox": "UPDATE",
+    "queue": "INSERT OR UPDATE",
+    "appointment": "INSERT OR UPDATE",
+    "attempt": "INSERT",
+    "rate_slot": "UPDATE",
+}
+
+
+async def keep_history(conn: asyncpg.Connection) -> None:
+    """From now on, what is written to the tables is remembered, with its transaction and its moment."""
+    await conn.execute(_HISTORY)
+    for table, events in _KEPT.items():
+        await conn.execute(
+            f"CREATE TRIGGER audit AFTER {events} ON caspen_sync.{table} FOR EACH ROW EXECUTE FUNCTION audit.remember()"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the workers were told, in seconds."""
+
+    limit: int
+    window_s: float
+    guard_s: float
+    timeout_s: float
+
+    @property
+    def lease_s(self) -> float:
+        """DESIGN: twice the timeout plus a margin, which is half of one."""
+        return 2.5 * self.timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row as it was written."""
+
+    xid: int
+    at: datetime
+    relation: str
+    was: Row | None
+    became: Row
+
+    @property
+    def key(self) -> str:
+        """The appointment."""
+        return str(self.became["appointment_id"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All of it, after a drain."""
+
+    terms: Terms
+    log: Sequence[Entry]
+    remote: Mapping[str, Row]
+    committed: Sequence[Committed]
+    outbox: Sequence[Row]
+    synced_state: Sequence[Row]
+    attempts: Sequence[Row]
+    history: Sequence[Event]
+    standing: Mapping[str, int]
+    """How much of what must be nothing there is."""
+    told: Sequence[str]
+    """What people may read: last errors, errors of attempts, reasons of pauses."""
+    said: Sequence[str]
+    """What each process said."""
+    secrets: Sequence[str]
+
+
+_STANDING = """
+SELECT (SELECT count(*) FROM caspen_sync.queue WHERE due_at < 'infinity') AS "appointments that are due or wait",
+       (SELECT count(*) FROM caspen_sync.queue WHERE leased_until IS NOT NULL) AS leases,
+       (SELECT count(*) FROM caspen_sync.arrival) AS arrivals
+"""
+_TOLD = """
+SELECT last_error AS told FROM caspen_sync.outbox WHERE last_error IS NOT NULL
+UNION SELECT error FROM caspen_sync.attempt WHERE error IS NOT NULL
+UNION SELECT pause_reason FROM caspen_sync.account WHERE pause_reason IS NOT NULL
+"""
+
+
+async def gather(
+    conn: asyncpg.Connection,
+    ledger: Ledger,
+    *,
+    terms: Terms,
+    log: Sequence[Entry],
+    remote: Appointments,
+    said: Sequence[str],
+    secrets: Sequence[str],
+) -> Evidence:
+    """Reads it all."""
+    rows = await conn.fetch("SELECT xid::text::bigint, at, relation, was, became FROM audit.history ORDER BY seq")
+    history = [
+        Event(row["xid"], row["at"], row["relation"], row["was"] and json.loads(row["was"]), json.loads(row["became"]))
+        for row in rows
+    ]
+    return Evidence(
+        terms=terms,
+        log=log,
+        remote=remote,
+        committed=await ledger.committed(conn),
+        outbox=await conn.fetch("SELECT * FROM caspen_sync.outbox ORDER BY id"),
+        synced_state=await conn.fetch("SELECT * FROM caspen_sync.appointment"),
+        attempts=await conn.fetch("SELECT * FROM caspen_sync.attempt ORDER BY started_at"),
+        history=history,
+        standing=dict(await conn.fetchrow(_STANDING)),
+        told=[row["told"] for row in await conn.fetch(_TOLD)],
+        said=said,
+        secrets=secrets,
+    )

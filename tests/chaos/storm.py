@@ -1,0 +1,202 @@
+"""A storm: writers, workers, an API with faults, and hands that make things go wrong, all at once, for some time. Then
+everything is mended, what is left is worked off, and the auditor judges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from tests.chaos.auditor import Violation, audit
+from tests.chaos.disk import small_disk
+from tests.chaos.evidence import Terms, gather, keep_history
+from tests.chaos.fleet import fleet_of
+from tests.chaos.hands import PROCESSES, SURROUNDINGS, Hand, Scene
+from tests.chaos.ledger import Ledger
+from tests.chaos.network import link_to
+from tests.chaos.writers import SECRET, Writers
+from tests.support.processes import TOKEN, environment
+from tests.support.servers import server_on_a_copy
+from worker.sandbox import Sandbox, SandboxSettings
+
+TERMS = Terms(limit=60, window_s=1.0, guard_s=0.05, timeout_s=2.0)
+FAULTS = {
+    "http_500": 0.01, "http_502": 0.01, "http_503": 0.02, "reset_before": 0.01, "reset_after": 0.02, "slow": 0.01,
+    "late_apply": 0.01, "cut": 0.01, "garbled": 0.01, "no_content": 0.01,
+}  # fmt: skip
+# What the API holds up, and the network, is over within another timeout: longer than that nothing is promised.
+SLOW_S = 1.3 * TERMS.timeout_s
+LATE_S = 0.7 * TERMS.timeout_s
+HOLDS_S = 0.5 * TERMS.timeout_s
+
+_DRAIN_S = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to happen."""
+
+    seed: int
+    seconds: float
+    processes: Mapping[str, Hand] = field(default_factory=lambda: PROCESSES)
+    surroundings: Mapping[str, Hand] = field(default_factory=lambda: SURROUNDINGS)
+    """One hand of each kind is at work at a time."""
+    faults: Mapping[str, float] = field(default_factory=lambda: FAULTS)
+    workers: int = 3
+    writers: int = 4
+    appointments: int = 200
+    per_s: float = 60.0
+    """Transactions a second: with these, the budget binds."""
+    latency_s: float = 0.1
+    throttle: str = "rolling"
+    guilty: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
+    code: Path | None = None
+    """Another `worker/` and `sql/`."""
+    sql: str = ""
+    """What is done to the database before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened."""
+
+    plan: Plan
+    hands: Mapping[str, int]
+    faults: Mapping[str, int]
+    changes: int
+    transactions: int
+    requests: int
+    seconds: float
+    violations: Sequence[Violation]
+
+
+async def storm(plan: Plan, cluster: Path) -> Outcome:
+    """Runs it. `cluster`: a data directory with a migrated database."""
+    began_at = time.monotonic()
+    ledger = Ledger()
+    async with _scene(plan, cluster) as scene:
+        conn = await asyncpg.connect(scene.server.dsn())
+        await keep_history(conn)
+        if plan.sql:
+            await conn.execute(plan.sql)
+        await conn.close()
+        await scene.fleet.keep(plan.workers)
+        await _rage(plan, scene, ledger)
+        await _calm(scene)
+        violations = await _judge(scene, ledger)
+        return Outcome(
+            plan=plan,
+            hands=scene.done,
+            faults=Counter(str(entry.fault) for entry in scene.sandbox.log if entry.fault),
+            changes=len(ledger.entered),
+            transactions=ledger.transactions,
+            requests=len(scene.sandbox.log),
+            seconds=time.monotonic() - began_at,
+            violations=violations,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _scene(plan: Plan, cluster: Path) -> AsyncIterator[Scene]:
+    api = SandboxSettings(
+        tokens=(TOKEN,), limit=TERMS.limit, window_s=TERMS.window_s, throttle=plan.throttle, latency_s=plan.latency_s,
+        latency_jitter_s=plan.latency_s / 2, faults=plan.faults, slow_s=SLOW_S, late_s=LATE_S, seed=plan.seed,
+    )  # fmt: skip
+    postgres = {"track_commit_timestamp": "on", "max_wal_size": "64MB", "min_wal_size": "32MB"}
+    with small_disk() as disk, tempfile.TemporaryDirectory() as folder:
+        async with (
+            server_on_a_copy(cluster, within=disk.folder, **postgres) as server,
+            Sandbox(api) as sandbox,
+            link_to(int(sandbox.base_url.split(":")[2].split("/")[0]), holds_s=HOLDS_S) as to_api,
+            link_to(server.port) as to_database,
+        ):
+            env = environment(
+                server.dsn(port=to_database.port),
+                f"http://127.0.0.1:{to_api.port}/v1",
+                _SETTINGS | dict(plan.settings),
+            )
+            async with fleet_of(env, Path(folder), code=plan.code) as fleet:
+                yield Scene(TERMS, random.Random(plan.seed), fleet, server, disk, sandbox, to_api, to_database)
+
+
+_SETTINGS = {
+    "API__TIMEOUT_S": str(TERMS.timeout_s),
+    "ACCOUNTS__DEFAULT__RATE_LIMIT": str(TERMS.limit),
+    "ACCOUNTS__DEFAULT__RATE_WINDOW_S": str(TERMS.window_s),
+    "ACCOUNTS__DEFAULT__RATE_GUARD_S": str(TERMS.guard_s),
+    # A day's worth of faults in some minutes: what is given up after 20 failures a day would be given up here.
+    "RETRY__MAX_ATTEMPTS": "1000",
+}
+
+
+async def _rage(plan: Plan, scene: Scene, ledger: Ledger) -> None:
+    """Everything at once, for as long as planned."""
+    done = asyncio.Event()
+    writers = Writers(
+        scene.server.dsn(), ledger, appointments=plan.appointments, per_s=plan.per_s, seed=plan.seed, guilty=plan.guilty
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(writers.run(plan.writers, done))
+        for hands in (plan.processes, plan.surroundings):
+            if hands:
+                group.create_task(_at_work(hands, scene, done))
+        await asyncio.sleep(plan.seconds)
+        done.set()
+
+
+async def _at_work(hands: Mapping[str, Hand], scene: Scene, done: asyncio.Event) -> None:
+    """One hand after the other, each with a pause of a moment or two."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(scene.chance.uniform(0.3, 2.0)):
+                await done.wait()
+        if done.is_set():
+            return
+        name = scene.chance.choice(sorted(hands))
+        if name == "disk_full" and not scene.disk.small:
+            continue
+        await hands[name](scene)
+        scene.done[name] += 1
+
+
+async def _calm(scene: Scene) -> None:
+    """Everything is mended, and what is left is worked off by a run of its own."""
+    scene.to_api.mend()
+    scene.to_database.mend()
+    scene.sandbox.set_faults({})
+    scene.disk.clear()
+    await scene.server.start_unless_running()
+    codes = await scene.fleet.end()
+    scene.fleet.ended_badly += [f"a service ended with {code} after SIGTERM" for code in codes if code not in (0, -15)]
+    ends_at = time.monotonic() + _DRAIN_S
+    while (ended := await scene.fleet.once("run", "--once")).exit_code not in (0, 65):
+        if ended.exit_code not in (69, 75) or time.monotonic() > ends_at:
+            scene.fleet.ended_badly.append(f"the drain ended with {ended.exit_code}: {ended.stderr[-600:]}")
+            return
+
+
+async def _judge(scene: Scene, ledger: Ledger) -> Sequence[Violation]:
+    conn = await asyncpg.connect(scene.server.dsn())
+    try:
+        evidence = await gather(
+            conn,
+            ledger,
+            terms=scene.terms,
+            log=scene.sandbox.log,
+            remote=scene.sandbox.appointments,
+            said=scene.fleet.said,
+            secrets=(SECRET, TOKEN),
+        )
+    finally:
+        await conn.close()
+    badly = [Violation(7, what) for what in scene.fleet.ended_badly]
+    return [*badly, *audit(evidence)]
