@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,8 @@ SLOW_S = 1.3 * TERMS.timeout_s
 LATE_S = 0.7 * TERMS.timeout_s
 HOLDS_S = 0.5 * TERMS.timeout_s
 
-_DRAIN_S = 180.0
+# How often a hand is chosen, beside others.
+_OFTEN = {"kill": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,10 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)
     code: Path | None = None
     """Another `worker/` and `sql/`."""
-    sql: str = ""
+    prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
     """What is done to the database before."""
+    drain_s: float = 180.0
+    """How long the run at the end may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,12 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
     async with _scene(plan, cluster) as scene:
         conn = await asyncpg.connect(scene.server.dsn())
         await keep_history(conn)
-        if plan.sql:
-            await conn.execute(plan.sql)
+        if plan.prepare:
+            await plan.prepare(conn)
         await conn.close()
         await scene.fleet.keep(plan.workers)
         await _rage(plan, scene, ledger)
-        await _calm(scene)
+        await _calm(plan, scene)
         violations = await _judge(scene, ledger)
         return Outcome(
             plan=plan,
@@ -157,18 +160,19 @@ async def _at_work(hands: Mapping[str, Hand], scene: Scene, done: asyncio.Event)
     """One hand after the other, each with a pause of a moment or two."""
     while True:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(scene.chance.uniform(0.3, 2.0)):
+            async with asyncio.timeout(scene.chance.uniform(0.2, 1.2)):
                 await done.wait()
         if done.is_set():
             return
-        name = scene.chance.choice(sorted(hands))
+        names = sorted(hands)
+        name = scene.chance.choices(names, [_OFTEN.get(name, 1) for name in names])[0]
         if name == "disk_full" and not scene.disk.small:
             continue
         await hands[name](scene)
         scene.done[name] += 1
 
 
-async def _calm(scene: Scene) -> None:
+async def _calm(plan: Plan, scene: Scene) -> None:
     """Everything is mended, and what is left is worked off by a run of its own."""
     scene.to_api.mend()
     scene.to_database.mend()
@@ -176,8 +180,10 @@ async def _calm(scene: Scene) -> None:
     scene.disk.clear()
     await scene.server.start_unless_running()
     codes = await scene.fleet.end()
-    scene.fleet.ended_badly += [f"a service ended with {code} after SIGTERM" for code in codes if code not in (0, -15)]
-    ends_at = time.monotonic() + _DRAIN_S
+    scene.fleet.ended_badly += [
+        f"a service ended with {code} after SIGTERM" for code in codes if code not in (0, 69, -15)
+    ]
+    ends_at = time.monotonic() + plan.drain_s
     while (ended := await scene.fleet.once("run", "--once")).exit_code not in (0, 65):
         if ended.exit_code not in (69, 75) or time.monotonic() > ends_at:
             scene.fleet.ended_badly.append(f"the drain ended with {ended.exit_code}: {ended.stderr[-600:]}")

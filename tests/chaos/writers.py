@@ -21,7 +21,7 @@ SECRET = "Mrs Storm coughs"
 
 _DAWN = datetime(2024, 1, 1, 10, tzinfo=UTC)
 # What a lost connection of a writer's comes to.
-_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 def made_up(chance: random.Random, number: int) -> tuple[dict[str, Any], Guilt]:
