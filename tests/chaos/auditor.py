@@ -35,7 +35,8 @@ CLOCKS_S = 0.5
 _FINAL = {"synced", "parked", "discarded"}
 # The API did not do it, and said so; but what it has no time for now it may do later.
 _NOT_NOW = {408, 425, 429}
-_BLAMED = {"synced", "retry", "unknown", "rejected"}
+# What the account is to blame for, whatever the worker took it for.
+_OF_THE_ACCOUNT = {401, 403, 429}
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +264,10 @@ def _settles(event: Event) -> bool:
     """Whether only the holder of a claim writes this."""
     if event.relation == "appointment":
         return True
-    if event.relation != "outbox" or event.was is None:
+    was, became = event.was, event.became
+    if event.relation != "outbox" or was is None or was["state"] != "pending":
         return False
-    return event.was["state"] == "pending" and event.became["state"] in ("synced", "parked")
+    return became["state"] in ("synced", "parked") or became["attempts"] > was["attempts"]
 
 
 # -- 6: one transaction ------------------------------------------------------------------------------------------------
@@ -314,7 +316,7 @@ def _charged(evidence: Evidence) -> Iterator[str]:
     """What the account, the network on the way there and other people's requests are to blame for costs no attempt."""
     blamed: dict[int, int] = defaultdict(int)
     for row in evidence.attempts:
-        if row["outcome"] in _BLAMED:
+        if row["http_status"] not in _OF_THE_ACCOUNT:
             for change_id in row["change_ids"]:
                 blamed[change_id] += 1
     for row in evidence.outbox:

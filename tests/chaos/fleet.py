@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +50,7 @@ class Fleet:
     workers: list[Worker] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     ended_badly: list[str] = field(default_factory=list)
-    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _started: list[Worker] = field(default_factory=list)
     _keeping: list[asyncio.Task[None]] = field(default_factory=list)
     _closing: bool = False
 
@@ -67,6 +66,8 @@ class Fleet:
             if self._closing:
                 return
             await asyncio.sleep(_AWAY_S)
+            if self._closing:
+                return
             self.workers[place] = await self._start("run")
 
     async def once(self, *args: str) -> Ended:
@@ -88,14 +89,15 @@ class Fleet:
     async def kill(self) -> None:
         """Whatever is left."""
         self._closing = True
-        for worker in self.workers:
-            worker.signal(signal.SIGKILL)
         for keeping in self._keeping:
             keeping.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
+        for worker in self._started:
+            worker.signal(signal.SIGKILL)
+        await asyncio.gather(*(worker.ends for worker in self._started), return_exceptions=True)
 
     async def _heard(self, worker: Worker) -> tuple[str, str]:
-        out, err = (part.decode(errors="replace") for part in await worker.ends)
+        out, err = (part.decode(errors="replace") for part in await asyncio.shield(worker.ends))
         self.said += [out, err]
         code = worker.process.returncode
         if code not in _EXPECTED:
@@ -103,11 +105,13 @@ class Fleet:
         return out, err
 
     async def _start(self, *args: str) -> Worker:
-        clocks = self.folder / f"clocks-{next(self._numbers)}"
+        clocks = self.folder / f"clocks-{len(self._started)}"
         set_clocks(clocks)
         env = {**self.env, FILE: str(clocks)}
         process = await start(*args, env=env, cwd=str(self.code) if self.code else None, module="tests.chaos.worker")
-        return Worker(process, clocks, asyncio.create_task(process.communicate()))
+        worker = Worker(process, clocks, asyncio.create_task(process.communicate()))
+        self._started.append(worker)
+        return worker
 
 
 @contextlib.asynccontextmanager

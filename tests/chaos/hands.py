@@ -19,6 +19,7 @@ from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.network import Link
 from tests.support.processes import TOKEN
 from tests.support.servers import Server
+from tests.support.waiting import eventually
 from worker.sandbox import Sandbox
 
 
@@ -53,11 +54,17 @@ async def kill(scene: Scene) -> None:
 
 
 async def freeze(scene: Scene) -> None:
-    """SIGSTOP of a worker for longer than its leases, then SIGCONT."""
+    """SIGSTOP of a worker for longer than its leases, then SIGCONT. It is chosen while requests are on the wire."""
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: _on_the_wire(scene), limit_s=1, every_s=0.005)
     worker = scene.somebody()
     worker.signal(signal.SIGSTOP)
     await asyncio.sleep(scene.terms.lease_s * scene.chance.uniform(1.0, 1.4))
     worker.signal(signal.SIGCONT)
+
+
+def _on_the_wire(scene: Scene) -> bool:
+    return any(entry.in_flight for entry in scene.sandbox.log[-scene.terms.limit :])
 
 
 async def hiccup(scene: Scene) -> None:
@@ -141,6 +148,13 @@ async def database_dark(scene: Scene) -> None:
     scene.to_database.light()
 
 
+async def database_lost(scene: Scene) -> None:
+    """The same for longer than a lease: what was to be written back arrives too late."""
+    scene.to_database.darken()
+    await asyncio.sleep(scene.terms.lease_s * scene.chance.uniform(1.0, 1.3))
+    scene.to_database.light()
+
+
 async def database_far(scene: Scene) -> None:
     """Everything to the database and back takes longer."""
     scene.to_database.delay_s = scene.chance.uniform(0.005, 0.1)
@@ -202,6 +216,7 @@ SURROUNDINGS: Mapping[str, Hand] = {
     "token_withdrawn": token_withdrawn,
     "database_cut": database_cut,
     "database_dark": database_dark,
+    "database_lost": database_lost,
     "database_far": database_far,
     "postgres_fast": postgres_fast,
     "postgres_immediate": postgres_immediate,

@@ -1,5 +1,5 @@
-"""The product with one of its rules broken, each time another one: what the auditor must find. Each sabotage is a few words
-of `worker/` or `sql/`, in a copy, and the weather in which it shows."""
+"""The product with one of its rules broken, each time another one: what the auditor must find. Each sabotage is a few
+words of `worker/` or `sql/`, in a copy, and the weather in which it shows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from typing import Any
 import asyncpg
 
 from tests.chaos import hands
+from tests.chaos.evidence import Terms
 
 HERE = Path(__file__).parents[2]
 
-# So many that the budget binds, on so few appointments that there is always more for each.
-_BUSY: Mapping[str, Any] = {"per_s": 100.0, "appointments": 400}
-_FEW: Mapping[str, Any] = {"appointments": 15}
 _CALM: Mapping[str, Any] = {"processes": {}, "surroundings": {}, "faults": {}, "guilty": False}
-_KILLING: Mapping[str, Any] = _CALM | {"processes": {"kill": hands.kill}}
-_FREEZING: Mapping[str, Any] = _CALM | _FEW | {"processes": {"freeze": hands.freeze}, "latency_s": 0.8}
+# There is always more for each of them.
+_FEW: Mapping[str, Any] = {"appointments": 15}
+# The budget binds.
+BUSY: Mapping[str, Any] = _CALM | {"per_s": 100.0, "appointments": 400}
+# Leases of 2.5 s.
+_SHORT: Mapping[str, Any] = {"terms": Terms(limit=60, window_s=1.0, guard_s=0.05, timeout_s=1.0), "latency_s": 0.4}
+LOSING: Mapping[str, Any] = (
+    _CALM | _FEW | _SHORT | {"surroundings": {"database_lost": hands.database_lost}, "workers": 1}
+)
+FREEZING: Mapping[str, Any] = _CALM | _FEW | _SHORT | {"processes": {"freeze": hands.freeze}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +36,8 @@ class Sabotage:
     name: str
     file: str
     """Of `worker/` or `sql/`; or a function of the schema."""
-    was: str
-    instead: str
+    was: str | tuple[str, ...]
+    instead: str | tuple[str, ...]
     rules: frozenset[int]
     weather: Mapping[str, Any] = field(default_factory=lambda: _CALM)
 
@@ -55,8 +61,11 @@ class Sabotage:
             await conn.execute(self._broken(text))
 
     def _broken(self, text: str) -> str:
-        assert text.count(self.was) == 1, f"{self.name}: {self.file} has changed; {self.was!r} is not there once"
-        return text.replace(self.was, self.instead)
+        was, instead = ((one,) if isinstance(one, str) else one for one in (self.was, self.instead))
+        for before, after in zip(was, instead, strict=True):
+            assert text.count(before) == 1, f"{self.name}: {self.file} has changed; {before!r} is not there once"
+            text = text.replace(before, after)
+        return text
 
 
 SABOTAGES = [
@@ -83,7 +92,7 @@ SABOTAGES = [
         was="due_in_s=0.0 if left else None,\n        failures=claim.failures,",
         instead="due_in_s=1e6 if left else None,\n        failures=claim.failures,",
         rules=frozenset({1}),
-        weather=_CALM | _BUSY | {"processes": {"deploy": hands.deploy}, "latency_s": 0.5},
+        weather=BUSY | {"processes": {"deploy": hands.deploy}, "latency_s": 0.5},
     ),
     # -- 2: order
     Sabotage(
@@ -96,11 +105,11 @@ SABOTAGES = [
     ),
     Sabotage(
         name="a lease shorter than a request",
-        file="worker/times.py",
-        was="return 2.5 * timeout_s",
-        instead="return 0.3 * timeout_s",
+        file="worker/intake.py",
+        was="self._lease_s = times.lease_s(settings.api.timeout_s)",
+        instead="self._lease_s = 0.2",
         rules=frozenset({2, 5}),
-        weather=_CALM | _FEW | {"latency_s": 0.8, "settings": {"API__TIMEOUT_S": "2"}},
+        weather=_CALM | _FEW | _SHORT,
     ),
     Sabotage(
         name="no rest after an unknown outcome",
@@ -126,7 +135,7 @@ SABOTAGES = [
         was="clock_timestamp() + make_interval(secs => s.rest_s) AS free_at",
         instead="clock_timestamp() AS free_at",
         rules=frozenset({4}),
-        weather=_CALM | _BUSY,
+        weather=BUSY,
     ),
     Sabotage(
         name="a slot cools from when it was taken",
@@ -134,7 +143,7 @@ SABOTAGES = [
         was="SELECT s.account, s.slot, clock_timestamp() + make_interval(secs => s.rest_s) AS free_at, s.throttled",
         instead="SELECT s.account, s.slot, s.taken - interval '4 s' AS free_at, s.throttled",
         rules=frozenset({4}),
-        weather=_CALM | _BUSY | {"surroundings": {"api_far": hands.api_far}},
+        weather=BUSY | {"surroundings": {"api_far": hands.api_far}},
     ),
     Sabotage(
         name="a slot is not taken",
@@ -142,7 +151,7 @@ SABOTAGES = [
         was="SET free_at = m.slot_free_at",
         instead="SET free_at = now()",
         rules=frozenset({4}),
-        weather=_KILLING | _BUSY,
+        weather=BUSY | {"processes": {"kill": hands.kill}},
     ),
     Sabotage(
         name="a retry takes no slot of its own",
@@ -150,7 +159,7 @@ SABOTAGES = [
         was="slot = delivery.slot or await self._another_slot(claim)",
         instead="slot = delivery.slot or claim.slot",
         rules=frozenset({4}),
-        weather=_CALM | _BUSY | {"faults": {"http_503": 0.4}},
+        weather=BUSY | {"faults": {"http_503": 0.4}},
     ),
     # -- 5: fencing
     Sabotage(
@@ -159,7 +168,7 @@ SABOTAGES = [
         was="AND q.token = c.token AND q.leased_until > clock_timestamp()",
         instead="AND q.leased_until > clock_timestamp()",
         rules=frozenset({5}),
-        weather=_FREEZING,
+        weather=FREEZING,
     ),
     Sabotage(
         name="the end of the lease is not looked at",
@@ -167,7 +176,7 @@ SABOTAGES = [
         was="AND q.token = c.token AND q.leased_until > clock_timestamp()",
         instead="AND q.token = c.token",
         rules=frozenset({5}),
-        weather=_FREEZING | {"workers": 1},
+        weather=FREEZING | {"workers": 1},
     ),
     Sabotage(
         name="changes of a lost claim are written",
@@ -175,7 +184,7 @@ SABOTAGES = [
         was="WHERE k.held[v.nth]",
         instead="WHERE true",
         rules=frozenset({5}),
-        weather=_FREEZING | {"workers": 1},
+        weather=LOSING,
     ),
     Sabotage(
         name="the answer of a lost claim is written",
@@ -183,15 +192,15 @@ SABOTAGES = [
         was="WHERE k.held[r.nth]",
         instead="WHERE true",
         rules=frozenset({5}),
-        weather=_FREEZING | {"workers": 1},
+        weather=LOSING,
     ),
     Sabotage(
         name="a request starts however old its claim is",
         file="worker/times.py",
-        was="return min(slot.taken_at + timeout_s, lease_ends - timeout_s)",
-        instead="return lease_ends + 1e6",
+        was=("return min(slot.taken_at + timeout_s, lease_ends - timeout_s)", "return deadline - now >= timeout_s / 2"),
+        instead=("return lease_ends + 1e6", "return True"),
         rules=frozenset({2, 4, 5}),
-        weather=_FREEZING,
+        weather=FREEZING | {"faults": {"http_503": 0.5}},
     ),
     # -- 6: one transaction
     Sabotage(

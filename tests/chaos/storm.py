@@ -25,17 +25,20 @@ from tests.chaos.network import link_to
 from tests.chaos.writers import SECRET, Writers
 from tests.support.processes import TOKEN, environment
 from tests.support.servers import server_on_a_copy
+from tests.support.waiting import eventually
 from worker.sandbox import Sandbox, SandboxSettings
+from worker.sandbox.throttle import ThrottleName
 
 TERMS = Terms(limit=60, window_s=1.0, guard_s=0.05, timeout_s=2.0)
 FAULTS = {
     "http_500": 0.01, "http_502": 0.01, "http_503": 0.02, "reset_before": 0.01, "reset_after": 0.02, "slow": 0.01,
     "late_apply": 0.01, "cut": 0.01, "garbled": 0.01, "no_content": 0.01,
 }  # fmt: skip
-# What the API holds up, and the network, is over within another timeout: longer than that nothing is promised.
-SLOW_S = 1.3 * TERMS.timeout_s
-LATE_S = 0.7 * TERMS.timeout_s
-HOLDS_S = 0.5 * TERMS.timeout_s
+# What the API holds up, and the network, is over within another timeout: longer than that nothing is promised. In
+# timeouts.
+SLOW = 1.3
+LATE = 0.7
+HOLDS = 0.5
 
 # How often a hand is chosen, beside others.
 _OFTEN = {"kill": 5}
@@ -47,6 +50,7 @@ class Plan:
 
     seed: int
     seconds: float
+    terms: Terms = TERMS
     processes: Mapping[str, Hand] = field(default_factory=lambda: PROCESSES)
     surroundings: Mapping[str, Hand] = field(default_factory=lambda: SURROUNDINGS)
     """One hand of each kind is at work at a time."""
@@ -57,7 +61,7 @@ class Plan:
     per_s: float = 60.0
     """Transactions a second: with these, the budget binds."""
     latency_s: float = 0.1
-    throttle: str = "rolling"
+    throttle: ThrottleName = "rolling"
     guilty: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     code: Path | None = None
@@ -93,6 +97,7 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
             await plan.prepare(conn)
         await conn.close()
         await scene.fleet.keep(plan.workers)
+        await _alive(scene, plan.workers)
         await _rage(plan, scene, ledger)
         await _calm(plan, scene)
         violations = await _judge(scene, ledger)
@@ -110,35 +115,55 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
 
 @contextlib.asynccontextmanager
 async def _scene(plan: Plan, cluster: Path) -> AsyncIterator[Scene]:
+    terms = plan.terms
     api = SandboxSettings(
-        tokens=(TOKEN,), limit=TERMS.limit, window_s=TERMS.window_s, throttle=plan.throttle, latency_s=plan.latency_s,
-        latency_jitter_s=plan.latency_s / 2, faults=plan.faults, slow_s=SLOW_S, late_s=LATE_S, seed=plan.seed,
-    )  # fmt: skip
+        tokens=(TOKEN,),
+        limit=terms.limit,
+        window_s=terms.window_s,
+        throttle=plan.throttle,
+        latency_s=plan.latency_s,
+        latency_jitter_s=plan.latency_s / 2,
+        faults=plan.faults,
+        slow_s=SLOW * terms.timeout_s,
+        late_s=LATE * terms.timeout_s,
+        seed=plan.seed,
+    )
     postgres = {"track_commit_timestamp": "on", "max_wal_size": "64MB", "min_wal_size": "32MB"}
     with small_disk() as disk, tempfile.TemporaryDirectory() as folder:
         async with (
             server_on_a_copy(cluster, within=disk.folder, **postgres) as server,
             Sandbox(api) as sandbox,
-            link_to(int(sandbox.base_url.split(":")[2].split("/")[0]), holds_s=HOLDS_S) as to_api,
+            link_to(int(sandbox.base_url.split(":")[2].split("/")[0]), holds_s=HOLDS * terms.timeout_s) as to_api,
             link_to(server.port) as to_database,
         ):
             env = environment(
                 server.dsn(port=to_database.port),
                 f"http://127.0.0.1:{to_api.port}/v1",
-                _SETTINGS | dict(plan.settings),
+                _settings(terms) | dict(plan.settings),
             )
             async with fleet_of(env, Path(folder), code=plan.code) as fleet:
-                yield Scene(TERMS, random.Random(plan.seed), fleet, server, disk, sandbox, to_api, to_database)
+                yield Scene(terms, random.Random(plan.seed), fleet, server, disk, sandbox, to_api, to_database)
 
 
-_SETTINGS = {
-    "API__TIMEOUT_S": str(TERMS.timeout_s),
-    "ACCOUNTS__DEFAULT__RATE_LIMIT": str(TERMS.limit),
-    "ACCOUNTS__DEFAULT__RATE_WINDOW_S": str(TERMS.window_s),
-    "ACCOUNTS__DEFAULT__RATE_GUARD_S": str(TERMS.guard_s),
-    # A day's worth of faults in some minutes: what is given up after 20 failures a day would be given up here.
-    "RETRY__MAX_ATTEMPTS": "1000",
-}
+def _settings(terms: Terms) -> dict[str, str]:
+    return {
+        "API__TIMEOUT_S": str(terms.timeout_s),
+        "ACCOUNTS__DEFAULT__RATE_LIMIT": str(terms.limit),
+        "ACCOUNTS__DEFAULT__RATE_WINDOW_S": str(terms.window_s),
+        "ACCOUNTS__DEFAULT__RATE_GUARD_S": str(terms.guard_s),
+        # A day's worth of faults in some minutes: what is given up after 20 failures a day would be given up here.
+        "RETRY__MAX_ATTEMPTS": "1000",
+    }
+
+
+async def _alive(scene: Scene, count: int) -> None:
+    conn = await asyncpg.connect(scene.server.dsn())
+    try:
+        await eventually(
+            lambda: conn.fetchval("SELECT count(*) >= $1 FROM caspen_sync.worker", count), what="the workers are up"
+        )
+    finally:
+        await conn.close()
 
 
 async def _rage(plan: Plan, scene: Scene, ledger: Ledger) -> None:
@@ -180,11 +205,12 @@ async def _calm(plan: Plan, scene: Scene) -> None:
     scene.disk.clear()
     await scene.server.start_unless_running()
     codes = await scene.fleet.end()
-    scene.fleet.ended_badly += [
-        f"a service ended with {code} after SIGTERM" for code in codes if code not in (0, 69, -15)
-    ]
+    # 69: it was just starting, and the database was away.
+    badly = [code for code in codes if code not in (0, 69, -15)]
+    scene.fleet.ended_badly += [f"a service that was stopped ended with {code}" for code in badly]
     ends_at = time.monotonic() + plan.drain_s
-    while (ended := await scene.fleet.once("run", "--once")).exit_code not in (0, 65):
+    drain = ("run", "--once", "--max-runtime", str(plan.drain_s))
+    while (ended := await scene.fleet.once(*drain)).exit_code not in (0, 65):
         if ended.exit_code not in (69, 75) or time.monotonic() > ends_at:
             scene.fleet.ended_badly.append(f"the drain ended with {ended.exit_code}: {ended.stderr[-600:]}")
             return

@@ -1,4 +1,4 @@
-"""The auditor finds what it is there to find: the product with one rule broken, in a storm that is long enough."""
+"""The auditor finds what it is there to find: the product with one rule broken, in a storm or a few."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from tests.chaos.sabotage import SABOTAGES, Sabotage
 from tests.chaos.seeds import seed_of_this_run
 from tests.chaos.storm import Plan, storm
 
-SECONDS = 12.0
+SECONDS = 15.0
+DRAIN_S = 20.0
+# What it takes to meet is chance: two workers in the same moment, a freeze in the middle of a request.
+STORMS = 3
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
 async def test_a_broken_rule_is_found(sabotage: Sabotage, cluster: Path, tmp_path: Path) -> None:
     """The auditor names one of the rules that this breaks."""
+    options = {"seconds": SECONDS, "drain_s": DRAIN_S, "prepare": sabotage.alter, **sabotage.weather}
     code = sabotage.copy(tmp_path)
-    options = {"seconds": SECONDS, "drain_s": 20.0, **sabotage.weather}
-    outcome = await storm(Plan(seed=seed_of_this_run(), code=code, prepare=sabotage.alter, **options), cluster)
-    found = {violation.rule for violation in outcome.violations}
-    print(*outcome.violations[:5], sep="\n")
-    assert found & sabotage.rules, f"found {sorted(found)}, not one of {sorted(sabotage.rules)}"
+    first = seed_of_this_run()
+    found: set[int] = set()
+    for seed in range(first, first + STORMS):
+        outcome = await storm(Plan(seed=seed, code=code, **options), cluster)
+        found |= {violation.rule for violation in outcome.violations}
+        print(f"storm {seed - first + 1}", *outcome.violations[:5], sep="\n")
+        if found & sabotage.rules:
+            return
+    pytest.fail(f"found {sorted(found)}, not one of {sorted(sabotage.rules)}")

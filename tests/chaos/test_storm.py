@@ -1,0 +1,40 @@
+"""Storms that the product comes through: every rule holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.hands import HANDS
+from tests.chaos.sabotage import BUSY, FREEZING, LOSING
+from tests.chaos.seeds import seed_of_this_run
+from tests.chaos.storm import Plan, storm
+
+# Minutes of the one with everything in it; `python -m tests.chaos` has storms as long as you like.
+MINUTES = float(os.environ.get("CASPEN_SYNC_TEST_STORM_MINUTES") or 1.5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(60 * MINUTES + 240)
+@pytest.mark.parametrize("throttle", ["rolling", "fixed"])
+async def test_everything_at_once_breaks_no_rule(throttle: Any, cluster: Path) -> None:
+    """Writers, workers, faults of the API, and all hands: the auditor finds nothing."""
+    outcome = await storm(Plan(seed=seed_of_this_run(), seconds=60 * MINUTES, throttle=throttle), cluster)
+    print(outcome.hands, outcome.faults)
+    assert list(map(str, outcome.violations)) == []
+    assert outcome.requests > 300
+    assert outcome.hands.keys() <= HANDS.keys()
+    assert outcome.hands["kill"] >= 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("weather", [BUSY, FREEZING, LOSING], ids=["busy", "freezing", "losing"])
+async def test_where_a_broken_rule_is_found_the_product_breaks_none(weather: Mapping[str, Any], cluster: Path) -> None:
+    """What the sabotaged product shows in this weather, the whole one does not."""
+    outcome = await storm(Plan(seed=seed_of_this_run(), seconds=15, **weather), cluster)
+    assert list(map(str, outcome.violations)) == []
+    assert outcome.requests > 30
