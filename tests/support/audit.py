@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import asyncpg
 
 from tests.support.database import Database
 from worker.sandbox import Appointments, Entry
@@ -84,15 +86,23 @@ async def assert_final_state(database: Database, appointments: Appointments) -> 
     ):
         expected[row["appointment_id"]].update(json.loads(row["changes"]))
         newest[row["appointment_id"]] = row["id"]
+    synced = await assert_holds(database, appointments, expected)
+    assert {appointment_id: row["last_change_id"] for appointment_id, row in synced.items()} == newest
+
+
+async def assert_holds(
+    database: Database, appointments: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Mapping[str, Any]]
+) -> dict[str, asyncpg.Record]:
+    """The API and the synced state, which is returned, hold these fields of these appointments, and of no others."""
     synced = {row["appointment_id"]: row for row in await database.rows("SELECT * FROM caspen_sync.appointment")}
     assert set(synced) == set(expected)
     for appointment_id, fields in expected.items():
         remote = appointments[appointment_id]
         local = synced[appointment_id]
-        assert local["last_change_id"] == newest[appointment_id]
         for field, value in fields.items():
             assert same(remote[field], value), f"{appointment_id}.{field}: {remote[field]!r}, not {value!r}"
             assert same(local[field], value), f"synced state of {appointment_id}.{field}"
+    return synced
 
 
 def same(held: Any, written: Any) -> bool:
@@ -120,16 +130,18 @@ async def assert_settled(database: Database) -> None:
     assert await database.value("SELECT count(*) FROM caspen_sync.arrival") == 0
 
 
-async def assert_accounted_for(database: Database, log: Iterable[Entry]) -> None:
-    """Rule 6: whatever is synced stands in an attempt that was accepted, and every attempt was a request."""
+async def assert_accounted_for(database: Database, log: Iterable[Entry], *, since_s: float = 0.0) -> None:
+    """Rule 6: whatever is synced stands in an attempt that was accepted, and every attempt was a request. `since_s`:
+    only what was synced since, in Unix time."""
     unaccounted = await database.rows(
         """
         SELECT o.id FROM caspen_sync.outbox o
-        WHERE o.state = 'synced' AND NOT EXISTS (
+        WHERE o.state = 'synced' AND o.finished_at >= to_timestamp($1) AND NOT EXISTS (
             SELECT FROM caspen_sync.attempt t
             WHERE t.account = o.account AND t.appointment_id = o.appointment_id
               AND t.outcome = 'synced' AND o.id = ANY (t.change_ids))
-        """
+        """,
+        since_s,
     )
     assert unaccounted == []
     attempts = await database.value("SELECT count(*) FROM caspen_sync.attempt")

@@ -118,19 +118,20 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def server_on_a_copy(cluster: Path, *, within: Path | None = None, **settings: str) -> AsyncIterator[Server]:
-    """A running server on a copy of the data directory. `within`: a folder that everybody may enter."""
+    """A running server on a copy of the data directory, with these settings besides or instead of ours. `within`: a
+    folder that everybody may enter."""
     with _folder(within) as folder:
         await asyncio.to_thread(subprocess.run, ["cp", "-a", cluster, folder / "data"], check=True)
         server = Server(folder)
-        server.set(
-            port=str(server.port),
-            listen_addresses="127.0.0.1",
-            unix_socket_directories="",
-            shared_buffers="16MB",
+        ours = {
+            "port": str(server.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "shared_buffers": "16MB",
             # Of what a crash of the machine could lose, nothing is tested here.
-            fsync="off",
-            **settings,
-        )
+            "fsync": "off",
+        }
+        server.set(**ours | settings)
         await server.start()
         try:
             yield server
