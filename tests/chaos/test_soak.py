@@ -15,6 +15,7 @@ from tests.chaos.soak.soaking import Soaked, main, soak
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 async def test_a_minute_at_a_steady_load(cluster: Path) -> None:
     """Nothing grows, everything is drained, no 429, and both services end as asked."""
     seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))

@@ -20,7 +20,9 @@ MEMORY = Flat(share=0.05, least=6.0)
 THREADS = Flat(share=0.0, least=2.0)
 # Requests on the wire, and people at the page, are files too.
 FILES = Flat(share=0.0, least=4.0)
-CONNECTIONS = Flat(share=0.0, least=2.0)
+# A pool opens them when it has use for them, and closes those that it had none for in five minutes.
+CONNECTIONS = Flat(share=0.0, least=3.0)
+ALL_CONNECTIONS = Flat(share=0.0, least=4.0)
 # Sessions of people's commands come and go, and those that stay get to know more tables and statements.
 SESSIONS = Flat(share=0.25, least=10.0)
 SERIES = Flat(share=0.1, least=10.0)
@@ -112,7 +114,7 @@ class Database:
     async def sample(self) -> Sample:
         found = {
             Quantity("Postgres: memory of its processes but what they share", "MB", SESSIONS): self._private_mb(),
-            Quantity("sessions of caspen-sync", "", CONNECTIONS): await self.conn.fetchval(_SESSIONS),
+            Quantity("sessions of caspen-sync", "", ALL_CONNECTIONS): await self.conn.fetchval(_SESSIONS),
             Quantity("age of the oldest pending change", "s", AGE_S): float(await self.conn.fetchval(_AGE)),
         }
         for table, rule in self._rows().items():
