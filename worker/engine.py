@@ -198,10 +198,10 @@ class Engine:
                 self._writer.close()
                 await writer
                 watch.cancel()
+                await self._presence.end()
                 presence.cancel()
         except BaseExceptionGroup as group:
             raise first_of(group) from group
-        await self._presence.end()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 

@@ -23,21 +23,28 @@ class Presence:
         self._store = store
         self._accounts = accounts
         self._complaints = complaints
+        self._saying = asyncio.Lock()
+        self._ended = False
 
     async def run(self) -> None:
-        """Says so now and then, until cancelled. A database that is away hears of it later."""
+        """Says so now and then, until it has ended or is cancelled. A database that is away hears of it later."""
         began_at = clock.now()
         while True:
-            try:
-                await self._store.heartbeat(self._accounts, running_s=clock.now() - began_at)
-            except DATABASE_FAULTS as error:
-                self._complaints.about("heartbeat_failed", None, str(error))
-            else:
-                self._complaints.over("heartbeat_failed", None)
+            async with self._saying:
+                if self._ended:
+                    return
+                try:
+                    await self._store.heartbeat(self._accounts, running_s=clock.now() - began_at)
+                except DATABASE_FAULTS as error:
+                    self._complaints.about("heartbeat_failed", None, str(error))
+                else:
+                    self._complaints.over("heartbeat_failed", None)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def end(self) -> None:
-        """Takes the process off the list, if the database lets it."""
+        """Takes the process off the list, if the database lets it. Not to be called when `run` was cancelled already: a
+        heartbeat that was given up half-way may still be written, after the good-bye."""
+        self._ended = True
         with contextlib.suppress(*DATABASE_FAULTS, TimeoutError):
-            async with asyncio.timeout(FAREWELL_S):
+            async with asyncio.timeout(FAREWELL_S), self._saying:
                 await self._store.farewell(self._accounts)
