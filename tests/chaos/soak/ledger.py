@@ -67,6 +67,8 @@ async def audit(load: Load, entries: Sequence[Entry], held: Mapping[str, Mapping
     assert_id_order(entry for entry in entries if entry.http_status != 422)
     async with looked_into(load.dsn) as database:
         await assert_settled(database)
+        dead = [row["worker"] for row in await database.rows("SELECT worker FROM caspen_sync.worker")]
+        assert not dead, f"all have ended, and still said to be alive are {dead}"
         left = await database.value("SELECT count(*) FROM caspen_sync.outbox")
         assert books.written == left + books.pruned, f"{books.written} written, {left} left and {books.pruned} deleted"
         await assert_holds(database, held, books.fields)
