@@ -300,7 +300,3 @@ def _seed(text: str) -> int:
 def _say(text: str) -> None:
     """How far it is, beside the table."""
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Two services at a steady load for as long as wanted: does anything grow?"""
