@@ -61,6 +61,8 @@ def audit(evidence: Evidence) -> list[Violation]:
 def _lost(evidence: Evidence) -> Iterator[str]:
     states = {row["id"]: row["state"] for row in evidence.outbox}
     committed = {change.id for change in evidence.committed}
+    for number in sorted(set(evidence.acknowledged) - {change.number for change in evidence.committed}):
+        yield f"the writers' change {number} was confirmed, and Postgres has lost it"
     for change_id in sorted(committed - states.keys()):
         yield f"change {change_id} was committed, and is not there"
     for change_id in sorted(states.keys() - committed):
@@ -115,37 +117,48 @@ def _ids_against_commits(evidence: Evidence) -> Iterator[str]:
 
 def _sent_backwards(evidence: Evidence) -> Iterator[str]:
     """What was refused is sent again in parts, and so older changes after newer ones; anything else goes forwards."""
-    sent = [e for e in evidence.log if not 400 <= (e.http_status or 0) < 500 or e.http_status in _NOT_NOW]
-    yield from _backwards(evidence, sorted(sent, key=lambda entry: entry.received_at), "went out")
+    sent = [entry for entry in evidence.log if not _refused(entry)]
+    refusals: dict[str | None, list[int]] = defaultdict(list)
+    for entry in evidence.log:
+        if _refused(entry):
+            refusals[entry.appointment].append(entry.seq)
+    for before, entry, what in _backwards(evidence, sorted(sent, key=lambda entry: entry.received_at)):
+        if not any(before.seq < seq < entry.seq for seq in refusals[entry.appointment]):
+            yield f"{what} went out after it"
 
 
 def _applied_backwards(evidence: Evidence) -> Iterator[str]:
     done = [entry for entry in evidence.log if entry.applied_at is not None]
-    yield from _backwards(evidence, sorted(done, key=lambda entry: entry.applied_at or 0.0), "took effect")
+    for _, __, what in _backwards(evidence, sorted(done, key=lambda entry: entry.applied_at or 0.0)):
+        yield f"{what} took effect after it"
 
 
-def _backwards(evidence: Evidence, entries: Sequence[Entry], did: str) -> Iterator[str]:
-    """Field by field: each value came by a change that is not older than the one before. Of several changes with the
-    same value, null mostly, the oldest that is not."""
+def _refused(entry: Entry) -> bool:
+    return 400 <= (entry.http_status or 0) < 500 and entry.http_status not in _NOT_NOW
+
+
+def _backwards(evidence: Evidence, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Entry, str]]:
+    """The requests that set a field to what an older change says than the one before did, which comes first. Of several
+    changes with the same value, null mostly, the oldest that is not older counts."""
     by_value: dict[tuple[str, str], list[tuple[int, Any]]] = defaultdict(list)
     for change in sorted(evidence.committed, key=lambda change: change.id):
         for field, value in change.changes.items():
             by_value[change.appointment_id, field].append((change.id, value))
-    newest: dict[tuple[str, str], int] = defaultdict(int)
+    newest: dict[tuple[str, str], tuple[int, Entry]] = {}
     for entry in entries:
         body = entry.body if isinstance(entry.body, dict) else {}
         for field, value in body.items():
             key = (entry.appointment or "", field)
             ids = [change_id for change_id, written in by_value[key] if written == value]
             if not ids:
-                yield f"{entry.appointment}: request {entry.seq} sets {field} to what nobody wrote"
+                yield entry, entry, f"{entry.appointment}: {field}, which nobody wrote,"
                 continue
-            at = bisect.bisect_left(ids, newest[key])
+            newest_id, before = newest.get(key, (0, entry))
+            at = bisect.bisect_left(ids, newest_id)
             if at == len(ids):
-                after = f"after that of {newest[key]} (request {entry.seq})"
-                yield f"{entry.appointment}: {field} of change {ids[-1]} {did} {after}"
-                continue
-            newest[key] = ids[at]
+                told = f"{field} of change {newest_id} (request {before.seq}), and of {ids[-1]} (request {entry.seq})"
+                yield before, entry, f"{entry.appointment}: {told}"
+            newest[key] = (ids[min(at, len(ids) - 1)], entry)
 
 
 # -- 3 and 9: final state ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ written, kept by triggers of the test's own. Nothing here uses the worker's code
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 _UNREAD = "'{changes,resource,set_by}'::text[]"
 _HISTORY = f"""
-CREATE SCHEMA audit;
+CREATE SCHEMA IF NOT EXISTS audit;
 CREATE TABLE audit.history (
     seq      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xid      xid8        NOT NULL DEFAULT pg_current_xact_id(),
@@ -93,6 +93,8 @@ class Evidence:
     log: Sequence[Entry]
     remote: Mapping[str, Row]
     committed: Sequence[Committed]
+    acknowledged: Collection[int]
+    """The numbers of the changes whose writers were told that they are committed."""
     outbox: Sequence[Row]
     synced_state: Sequence[Row]
     attempts: Sequence[Row]
@@ -139,6 +141,7 @@ async def gather(
         log=log,
         remote=remote,
         committed=await ledger.committed(conn),
+        acknowledged=ledger.acknowledged,
         outbox=await conn.fetch("SELECT * FROM caspen_sync.outbox ORDER BY id"),
         synced_state=await conn.fetch("SELECT * FROM caspen_sync.appointment"),
         attempts=await conn.fetch("SELECT * FROM caspen_sync.attempt ORDER BY started_at"),

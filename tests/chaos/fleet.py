@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.clocks import FILE, set_clocks
+from tests.chaos.hosts import Host
 from tests.support.processes import Ended, Watched, start
 
 _AWAY_S = 0.3
@@ -39,6 +40,14 @@ class Worker:
             self.process.send_signal(number)
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Another host, and what is different there."""
+
+    host: Host
+    env: Mapping[str, str]
+
+
 @dataclass(slots=True)
 class Fleet:
     """The processes, and what those that ended have said."""
@@ -47,6 +56,8 @@ class Fleet:
     folder: Path
     code: Path | None = None
     """Where `worker/` and `sql/` are taken from; None: from here."""
+    homes: Sequence[Home] = ()
+    """Where the services run, one after the other; what is run to its end runs here."""
     workers: list[Worker] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     ended_badly: list[str] = field(default_factory=list)
@@ -57,7 +68,7 @@ class Fleet:
     async def keep(self, count: int) -> None:
         """Keeps so many services running, as a service manager does: one that ends is started again."""
         for place in range(count):
-            self.workers.append(await self._start("run"))
+            self.workers.append(await self._service(place))
             self._keeping.append(asyncio.create_task(self._keep(place)))
 
     async def _keep(self, place: int) -> None:
@@ -68,7 +79,7 @@ class Fleet:
             await asyncio.sleep(_AWAY_S)
             if self._closing:
                 return
-            self.workers[place] = await self._start("run")
+            self.workers[place] = await self._service(place)
 
     async def once(self, *args: str) -> Ended:
         """Runs a command to its end."""
@@ -104,20 +115,30 @@ class Fleet:
             self.ended_badly.append(f"a process ended with {code}: {err[-600:]}")
         return out, err
 
-    async def _start(self, *args: str) -> Worker:
+    async def _service(self, place: int) -> Worker:
+        return await self._start("run", home=self.homes[place % len(self.homes)] if self.homes else None)
+
+    async def _start(self, *args: str, home: Home | None = None) -> Worker:
         clocks = self.folder / f"clocks-{len(self._started)}"
         set_clocks(clocks)
-        env = {**self.env, FILE: str(clocks)}
-        process = await start(*args, env=env, cwd=str(self.code) if self.code else None, module="tests.chaos.worker")
+        process = await start(
+            *args,
+            env={**self.env, **(home.env if home else {}), FILE: str(clocks)},
+            cwd=str(self.code) if self.code else None,
+            module="tests.chaos.worker",
+            prefix=home.host.prefix if home else (),
+        )
         worker = Worker(process, clocks, asyncio.create_task(process.communicate()))
         self._started.append(worker)
         return worker
 
 
 @contextlib.asynccontextmanager
-async def fleet_of(env: Mapping[str, str], folder: Path, *, code: Path | None = None) -> AsyncIterator[Fleet]:
+async def fleet_of(
+    env: Mapping[str, str], folder: Path, *, code: Path | None = None, homes: Sequence[Home] = ()
+) -> AsyncIterator[Fleet]:
     """No process yet; all that are started are gone at the end."""
-    fleet = Fleet(env, folder, code)
+    fleet = Fleet(env, folder, code, homes)
     try:
         yield fleet
     finally:

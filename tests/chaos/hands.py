@@ -190,6 +190,14 @@ async def disk_full(scene: Scene) -> None:
     await scene.server.start_unless_running()
 
 
+async def cable_pulled(scene: Scene) -> None:
+    """The cable of a worker's host is pulled, and plugged in again."""
+    host = scene.chance.choice(scene.fleet.homes).host
+    host.pull()
+    await asyncio.sleep(scene.chance.uniform(0.2, 1.5 * scene.terms.lease_s))
+    host.plug()
+
+
 # -- people ------------------------------------------------------------------------------------------------------------
 
 
@@ -223,4 +231,5 @@ SURROUNDINGS: Mapping[str, Hand] = {
     "postgres_backend": postgres_backend,
     "disk_full": disk_full,
 }
-HANDS = {**PROCESSES, **SURROUNDINGS}
+CABLES: Mapping[str, Hand] = {"cable_pulled": cable_pulled}
+HANDS = {**PROCESSES, **SURROUNDINGS, **CABLES}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -87,20 +88,24 @@ class Link:
             writer.write(data)
             await writer.drain()
         with contextlib.suppress(OSError):
-            writer.write_eof()
+            # TLS has no half of a connection.
+            writer.write_eof() if writer.can_write_eof() else writer.close()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
+    # Of a connection whose TLS has ended nothing is known any more.
+    with contextlib.suppress(OSError, AttributeError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
 
 
 @contextlib.asynccontextmanager
-async def link_to(port: int, *, holds_s: float | None = None) -> AsyncIterator[Link]:
-    """A link to a port; see `Link`."""
+async def link_to(
+    port: int, *, holds_s: float | None = None, here: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> AsyncIterator[Link]:
+    """A link from an address of ours, by TLS with a context, to a port; see `Link`."""
     link = Link(port, holds_s=holds_s)
-    async with bare_server(link.serve) as link.port:
+    async with bare_server(link.serve, host=here, context=context) as link.port:
         try:
             yield link
         finally:

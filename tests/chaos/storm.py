@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
+import trustme
 
 from tests.chaos.auditor import Violation, audit
 from tests.chaos.disk import small_disk
 from tests.chaos.evidence import Terms, gather, keep_history
-from tests.chaos.fleet import fleet_of
+from tests.chaos.fleet import Home, fleet_of
 from tests.chaos.hands import PROCESSES, SURROUNDINGS, Hand, Scene
+from tests.chaos.hosts import hosts
 from tests.chaos.ledger import Ledger
 from tests.chaos.network import link_to
 from tests.chaos.writers import SECRET, Writers
+from tests.support.certificates import ca_file, server_context
 from tests.support.processes import TOKEN, environment
-from tests.support.servers import server_on_a_copy
+from tests.support.servers import Server, server_on_a_copy
 from tests.support.waiting import eventually
 from worker.sandbox import Sandbox, SandboxSettings
 from worker.sandbox.throttle import ThrottleName
@@ -64,6 +68,8 @@ class Plan:
     throttle: ThrottleName = "rolling"
     guilty: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
+    hosts: int = 0
+    """So many of the workers' own, for hands that pull cables. 0: they run here, behind links that fail."""
     code: Path | None = None
     """Another `worker/` and `sql/`."""
     prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
@@ -92,6 +98,7 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
     ledger = Ledger()
     async with _scene(plan, cluster) as scene:
         conn = await asyncpg.connect(scene.server.dsn())
+        await ledger.open(conn)
         await keep_history(conn)
         if plan.prepare:
             await plan.prepare(conn)
@@ -105,7 +112,7 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
             plan=plan,
             hands=scene.done,
             faults=Counter(str(entry.fault) for entry in scene.sandbox.log if entry.fault),
-            changes=len(ledger.entered),
+            changes=ledger.entered,
             transactions=ledger.transactions,
             requests=len(scene.sandbox.log),
             seconds=time.monotonic() - began_at,
@@ -133,7 +140,7 @@ async def _scene(plan: Plan, cluster: Path) -> AsyncIterator[Scene]:
         async with (
             server_on_a_copy(cluster, within=disk.folder, **postgres) as server,
             Sandbox(api) as sandbox,
-            link_to(int(sandbox.base_url.split(":")[2].split("/")[0]), holds_s=HOLDS * terms.timeout_s) as to_api,
+            link_to(_port(sandbox), holds_s=HOLDS * terms.timeout_s) as to_api,
             link_to(server.port) as to_database,
         ):
             env = environment(
@@ -141,8 +148,36 @@ async def _scene(plan: Plan, cluster: Path) -> AsyncIterator[Scene]:
                 f"http://127.0.0.1:{to_api.port}/v1",
                 _settings(terms) | dict(plan.settings),
             )
-            async with fleet_of(env, Path(folder), code=plan.code) as fleet:
+            async with (
+                _homes(plan, sandbox, server, Path(folder)) as homes,
+                fleet_of(env, Path(folder), code=plan.code, homes=homes) as fleet,
+            ):
                 yield Scene(terms, random.Random(plan.seed), fleet, server, disk, sandbox, to_api, to_database)
+
+
+@contextlib.asynccontextmanager
+async def _homes(plan: Plan, sandbox: Sandbox, server: Server, folder: Path) -> AsyncIterator[Sequence[Home]]:
+    """The hosts, with ways to the API, by TLS, and to the database: http:// and trust are for loopback."""
+    homes: list[Home] = []
+    authority = trustme.CA()
+    async with contextlib.AsyncExitStack() as stack:
+        for host in stack.enter_context(hosts(plan.hosts)):
+            context = server_context(authority, host.here)
+            api = await stack.enter_async_context(link_to(_port(sandbox), here=host.here, context=context))
+            database = await stack.enter_async_context(link_to(server.port, here=host.here))
+            env = {
+                "API__BASE_URL": f"https://{host.here}:{api.port}/v1",
+                "API__CA_FILE": str(ca_file(authority, folder)),
+                "DATABASE__DSN": server.dsn(port=database.port).replace("127.0.0.1", host.here),
+            }
+            homes.append(Home(host, {f"CASPEN_SYNC_{name}": value for name, value in env.items()}))
+        yield homes
+
+
+def _port(sandbox: Sandbox) -> int:
+    port = urlsplit(sandbox.base_url).port
+    assert port
+    return port
 
 
 def _settings(terms: Terms) -> dict[str, str]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.hands import HANDS
+from tests.chaos.hands import CABLES, HANDS, SURROUNDINGS
+from tests.chaos.hosts import permitted
 from tests.chaos.sabotage import BUSY, FREEZING, LOSING
 from tests.chaos.seeds import seed_of_this_run
-from tests.chaos.storm import Plan, storm
+from tests.chaos.storm import FAULTS, Plan, storm
 
 # Minutes of the one with everything in it; `python -m tests.chaos` has storms as long as you like.
 MINUTES = float(os.environ.get("CASPEN_SYNC_TEST_STORM_MINUTES") or 1.5)
@@ -29,6 +30,21 @@ async def test_everything_at_once_breaks_no_rule(throttle: Any, cluster: Path) -
     assert outcome.requests > 300
     assert outcome.hands.keys() <= HANDS.keys()
     assert outcome.hands["kill"] >= 3
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not permitted(), reason="makes network namespaces: run it as root, with iproute2 installed")
+async def test_pulled_cables_break_no_rule(cluster: Path) -> None:
+    """Each worker on a host of its own, whose cable is pulled and plugged in: what TCP delivers late harms nobody."""
+    surroundings = {**CABLES, "postgres_fast": SURROUNDINGS["postgres_fast"]}
+    # What TCP holds up takes a timeout; the API may not hold it up for another one.
+    faults = {name: share for name, share in FAULTS.items() if name not in ("slow", "late_apply")}
+    plan = Plan(seed=seed_of_this_run(), seconds=40, hosts=3, surroundings=surroundings, faults=faults)
+    outcome = await storm(plan, cluster)
+    print(outcome.hands)
+    assert list(map(str, outcome.violations)) == []
+    assert outcome.hands["cable_pulled"] >= 3
+    assert outcome.requests > 100
 
 
 @pytest.mark.long

@@ -6,14 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 
-from tests.chaos.ledger import Entered, Guilt, Ledger
+from tests.chaos.ledger import Guilt, Ledger
 from worker.sandbox.resource import NO_SUCH_ROOM
 
 # Every note begins like this; nobody but the API and the database may ever hear it.
@@ -92,45 +91,36 @@ class Writers:
     async def _transaction(self, chance: random.Random, conn: asyncpg.Connection, *, stays_s: float) -> None:
         # In the order of appointments, as the README asks for: else two writers could wait for each other.
         chosen = sorted(self._choose(chance) for _ in range(chance.choice((1, 1, 1, 2, 4))))
+        numbers: list[int] = []
         transaction = conn.transaction()
         await transaction.start()
         self._ledger.transactions += 1
         for appointment in chosen:
             if chance.random() < 0.1:
-                await self._undo(chance, conn, appointment)
+                await self._undone(chance, conn, appointment)
             else:
-                await self._insert(chance, conn, appointment)
+                numbers.append(await self._insert(chance, conn, appointment))
         if stays_s:
             await asyncio.sleep(stays_s)
         if chance.random() < 0.08:
             await transaction.rollback()
         else:
             await transaction.commit()
+            self._ledger.acknowledged.update(numbers)
 
-    async def _undo(self, chance: random.Random, conn: asyncpg.Connection, appointment: str) -> None:
+    async def _undone(self, chance: random.Random, conn: asyncpg.Connection, appointment: str) -> None:
         """In a savepoint, which is rolled back."""
         savepoint = conn.transaction()
         await savepoint.start()
-        entered = await self._insert(chance, conn, appointment)
+        await self._insert(chance, conn, appointment)
         await savepoint.rollback()
-        entered.undone = True
 
-    async def _insert(self, chance: random.Random, conn: asyncpg.Connection, appointment: str) -> Entered:
+    async def _insert(self, chance: random.Random, conn: asyncpg.Connection, appointment: str) -> int:
         changes, guilt = made_up(chance, next(self._numbers))
         if guilt and not self._guilty:
             changes, guilt = {"note": changes.get("note")}, None
-        row = await conn.fetchrow(
-            """
-            INSERT INTO caspen_sync.outbox (appointment_id, changes, lane) VALUES ($1, $2, $3)
-            RETURNING id, pg_current_xact_id()::text::bigint AS xid
-            """,
-            appointment,
-            json.dumps(changes),
-            "backfill" if chance.random() < 0.1 else "live",
-        )
-        entered = Entered(row["xid"], row["id"], appointment, changes, guilt)
-        self._ledger.entered.append(entered)
-        return entered
+        lane = "backfill" if chance.random() < 0.1 else "live"
+        return await self._ledger.enter(conn, appointment, changes, lane=lane, guilt=guilt)
 
     def _choose(self, chance: random.Random) -> str:
         """Some appointments far more often than others."""

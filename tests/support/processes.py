@@ -107,10 +107,12 @@ async def start(
     cwd: str | None = None,
     piped: bool = False,
     module: str = "worker",
+    prefix: Sequence[str] = (),
 ) -> Watched:
     """Starts `caspen-sync ARGS`; its output is read by `communicate`. `piped`: it has a standard input. `module`:
-    another program."""
+    another program. `prefix`: a command that becomes it."""
     process = await asyncio.create_subprocess_exec(
+        *prefix,
         sys.executable,
         "-m",
         module,

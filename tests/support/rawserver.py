@@ -126,9 +126,11 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def bare_server(serve: Serve, *, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serves bare connections on a free port of 127.0.0.1, which it gives. A reset by the client ends a connection like
-    any other end, and so does leaving the block."""
+async def bare_server(
+    serve: Serve, *, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serves bare connections on a free port, which it gives, of an address. A reset by the client ends a connection
+    like any other end, and so does leaving the block."""
     tasks: set[asyncio.Task[None] | None] = set()
 
     async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +143,7 @@ async def bare_server(serve: Serve, *, context: ssl.SSLContext | None = None) ->
             tasks.discard(asyncio.current_task())
             writer.transport.abort()
 
-    listener = await asyncio.start_server(quietly, "127.0.0.1", 0, limit=2**22, ssl=context)
+    listener = await asyncio.start_server(quietly, host, 0, limit=2**22, ssl=context)
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:
