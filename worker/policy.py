@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import assert_never
 
 from worker.claims import (
@@ -284,7 +285,7 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
         own_fault=outcome.reason if claim.suspect and outcome.status == 422 else None,
     )
     if len(case.sound) > 1 and not outcome.whole:
-        return replace(settlement, part_size=halved(len(case.sound)), verdicts=case.pending(outcome.reason))
+        return replace(settlement, part_size=_smaller(case.sound), verdicts=case.pending(outcome.reason))
     return replace(
         settlement,
         due_in_s=None,
@@ -293,6 +294,14 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
             _verdict(change, "parked", case.charged, outcome.reason, outcome.messages) for change in case.sound
         ),
     )
+
+
+def _smaller(refused: Sequence[Change]) -> int:
+    """How many to fold at most after a refusal of so many. What went out together before what came since goes together
+    again: if that was done, and nobody heard of it, a part of it would set back what the rest has set."""
+    newest = refused[-1].attempts
+    before = len([*takewhile(lambda change: change.attempts > newest, refused)])
+    return before or halved(len(refused))
 
 
 def _next_part(claim: Claim) -> int | None:

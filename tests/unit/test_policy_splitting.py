@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.settlements import LIMITS, NOT_SENT, REJECTED, RETRY, THROTTLED, UNKNOWN, claim, sent, synced
@@ -167,6 +167,53 @@ def test_changes_that_come_in_the_middle_of_the_search(size: int, guilty: set[in
     assert appointment.parked == sorted(number for number in guilty if number <= total)
     assert len(appointment.synced) == total - len(appointment.parked)
     assert appointment.synced == sorted(appointment.synced)
+
+
+@dataclass
+class Unheard(Appointment):
+    """The API does some of what it gives no answer to. Every note is its change's number."""
+
+    notes: list[int] = field(default_factory=list)
+    """In the order in which they took effect."""
+
+    def unheard(self) -> None:
+        """It does what it is sent next, if it is sound, and nobody hears of it."""
+        sound, _ = sift(self.pending[: self.part_size], ids="integer")
+        self._answer(fold(sound))
+        self.step(UNKNOWN)
+
+    def _answer(self, body: dict[str, Any]) -> Outcome:
+        outcome = super()._answer(body)
+        if outcome is not REJECTED:
+            self.notes.append(int(body["note"]))
+        return outcome
+
+
+@given(
+    rounds=st.lists(
+        st.tuples(st.lists(st.booleans(), max_size=4), st.sampled_from(["unheard", RETRY, UNKNOWN, None])), max_size=12
+    )
+)
+@example(rounds=[([False, False], "unheard"), ([True], None)])
+@settings(max_examples=300)
+def test_what_was_done_unheard_is_not_set_back_by_a_part_of_it(rounds: list[tuple[list[bool], Any]]) -> None:
+    """A fold that was maybe done, and then is refused with what came since, goes out again as it was. In parts, older
+    changes would undo newer ones until those had their turn."""
+    appointment = Unheard([])
+    total = 0
+    for arriving, fault in rounds:
+        for guilty in arriving:
+            total += 1
+            body = {"note": str(total)} | ({"room_id": BAD_ROOM} if guilty else {})
+            appointment.pending.append(Change(id=total, changes=body))
+        if not appointment.pending:
+            continue
+        if fault == "unheard":
+            appointment.unheard()
+        else:
+            appointment.step(fault)
+    appointment.drain(appointment.requests + bound(total, total))
+    assert appointment.notes == sorted(appointment.notes)
 
 
 def test_a_change_that_only_some_neighbours_make_bad_does_not_search_for_ever() -> None:
