@@ -50,7 +50,8 @@ def told(outcomes: list[Outcome]) -> str:
     ]
     lines = [f"| {name} | {figure} |" for name, figure in rows]
     shown = [f"  {violation}" for violation in violations[:_SHOWN]]
-    return "\n".join(["| | |", "| --- | --- |", *lines, *shown])
+    known = [outcome.casefile for outcome in outcomes if outcome.casefile]
+    return "\n".join(["| | |", "| --- | --- |", *lines, *shown, *known])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import asyncpg
 import trustme
 
 from tests.chaos.auditor import Violation, audit
+from tests.chaos.casefile import casefile
 from tests.chaos.disk import small_disk
 from tests.chaos.evidence import Terms, gather, keep_history
 from tests.chaos.fleet import Home, fleet_of
@@ -90,6 +91,12 @@ class Outcome:
     requests: int
     seconds: float
     violations: Sequence[Violation]
+    casefile: str
+    """What is known of those."""
+
+    def assert_clean(self) -> None:
+        """No rule was broken."""
+        assert not self.violations, "\n".join([*map(str, self.violations[:20]), self.casefile])
 
 
 async def storm(plan: Plan, cluster: Path) -> Outcome:
@@ -107,7 +114,7 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
         await _alive(scene, plan.workers)
         await _rage(plan, scene, ledger)
         await _calm(plan, scene)
-        violations = await _judge(scene, ledger)
+        violations, known = await _judge(scene, ledger)
         return Outcome(
             plan=plan,
             hands=scene.done,
@@ -117,6 +124,7 @@ async def storm(plan: Plan, cluster: Path) -> Outcome:
             requests=len(scene.sandbox.log),
             seconds=time.monotonic() - began_at,
             violations=violations,
+            casefile=known,
         )
 
 
@@ -251,7 +259,7 @@ async def _calm(plan: Plan, scene: Scene) -> None:
             return
 
 
-async def _judge(scene: Scene, ledger: Ledger) -> Sequence[Violation]:
+async def _judge(scene: Scene, ledger: Ledger) -> tuple[Sequence[Violation], str]:
     conn = await asyncpg.connect(scene.server.dsn())
     try:
         evidence = await gather(
@@ -265,5 +273,5 @@ async def _judge(scene: Scene, ledger: Ledger) -> Sequence[Violation]:
         )
     finally:
         await conn.close()
-    badly = [Violation(7, what) for what in scene.fleet.ended_badly]
-    return [*badly, *audit(evidence)]
+    violations = [*(Violation(7, what) for what in scene.fleet.ended_badly), *audit(evidence)]
+    return violations, casefile(evidence, violations)

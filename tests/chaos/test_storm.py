@@ -26,7 +26,7 @@ async def test_everything_at_once_breaks_no_rule(throttle: Any, cluster: Path) -
     """Writers, workers, faults of the API, and all hands: the auditor finds nothing."""
     outcome = await storm(Plan(seed=seed_of_this_run(), seconds=60 * MINUTES, throttle=throttle), cluster)
     print(outcome.hands, outcome.faults)
-    assert list(map(str, outcome.violations)) == []
+    outcome.assert_clean()
     assert outcome.requests > 300
     assert outcome.hands.keys() <= HANDS.keys()
     assert outcome.hands["kill"] >= 3
@@ -42,7 +42,7 @@ async def test_pulled_cables_break_no_rule(cluster: Path) -> None:
     plan = Plan(seed=seed_of_this_run(), seconds=40, hosts=3, surroundings=surroundings, faults=faults)
     outcome = await storm(plan, cluster)
     print(outcome.hands)
-    assert list(map(str, outcome.violations)) == []
+    outcome.assert_clean()
     assert outcome.hands["cable_pulled"] >= 3
     assert outcome.requests > 100
 
@@ -52,5 +52,5 @@ async def test_pulled_cables_break_no_rule(cluster: Path) -> None:
 async def test_where_a_broken_rule_is_found_the_product_breaks_none(weather: Mapping[str, Any], cluster: Path) -> None:
     """What the sabotaged product shows in this weather, the whole one does not."""
     outcome = await storm(Plan(seed=seed_of_this_run(), seconds=15, **weather), cluster)
-    assert list(map(str, outcome.violations)) == []
+    outcome.assert_clean()
     assert outcome.requests > 30
