@@ -293,7 +293,7 @@ def validated(
     for detail in details:
         place = next((name for name, layer in layers if _stands_in(layer, detail["loc"])), origin)
         lines.append(f"{place}: {_complaint(detail)}")
-    raise ConfigError("\n".join(lines))
+    raise ConfigError(*lines)
 
 
 def _withhold(settings: Settings) -> None:

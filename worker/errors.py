@@ -37,9 +37,17 @@ class ExitCode(enum.IntEnum):
 
 
 class CaspenSyncError(Exception):
-    """Something that a person can mend."""
+    """Something that a person can mend. As many arguments, as many lines: a line feed in one begins none."""
 
     exit_code = ExitCode.INTERNAL
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is said to that person."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class UsageError(CaspenSyncError):

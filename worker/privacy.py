@@ -204,18 +204,23 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def say(message: str, level: str = "error") -> None:
-    """A line for a person, or several, on stderr. The exit code stands even when nobody can read them."""
+def say(*lines: str, level: str = "error") -> None:
+    """Lines for a person on stderr. The exit code stands even when nobody can read them.
+
+    A line feed in one is shown as a mark: whoever named a file, or an account, would else speak for us in the next.
+    """
     level_mark = journald.prefix(level) if journald.stderr_leads_there() else ""
     with contextlib.suppress(OSError, ValueError):
-        for line in redacted(message).splitlines():
-            print(f"{level_mark}caspen-sync: {printable(line)}", file=sys.stderr)
+        for line in lines:
+            print(f"{level_mark}caspen-sync: {printable(redacted(line))}", file=sys.stderr)
 
 
 def say_crashed(error: BaseException) -> None:
     """What a person should know of an exception that nobody thought of."""
-    lines = "\n".join(f"  {place}" for place in places(error))
-    say(f"a fault of caspen-sync itself; please report these lines, they hold no data:\n{lines}")
+    say(
+        "a fault of caspen-sync itself; please report these lines, they hold no data:",
+        *(f"  {place}" for place in places(error)),
+    )
 
 
 def report_by(report: Report) -> None:
@@ -257,7 +262,7 @@ class _Records(logging.Handler):
 def _say_plainly(level: str, event: str, fields: Mapping[str, Any]) -> None:
     """Until the log is set up, and in commands that have none."""
     event_as_said = screened(None, level, {"level": level, "event": event, **fields})
-    say(" ".join(f"{name}={value}" for name, value in event_as_said.items() if value is not None), level)
+    say(" ".join(f"{name}={value}" for name, value in event_as_said.items() if value is not None), level=level)
 
 
 _report: Report = _say_plainly

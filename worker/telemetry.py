@@ -28,7 +28,9 @@ def configure(settings: LogSettings) -> None:
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    renderers = [renderer, _with_level] if journald.stderr_leads_there() else [renderer]
+    renderers = [renderer] if as_json else [_as_text, renderer]
+    if journald.stderr_leads_there():
+        renderers.append(_with_level)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -54,6 +56,12 @@ class _Stderr:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def _as_text(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Before the one that writes for people: what is shown in a terminal steers none, whatever structlog
+    makes of it. Lists and mappings are shown by their repr, which has escapes for all that would."""
+    return {name: privacy.printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _with_level(_logger: Any, level: str, line: str) -> str:

@@ -25,7 +25,7 @@ telemetry.log().error('request', error='two\\nlines')
 SAY = """
 from worker import privacy
 privacy.install()
-privacy.say('one\\ntwo')
+privacy.say('one', 'two')
 import warnings
 warnings.warn('words')
 """

@@ -21,7 +21,7 @@ def read(load: Callable[[], Settings], flag: Path | None, dsn: str | None) -> tu
         path = find_config(flag)
         settings = load()
     except ConfigError as error:
-        return None, [failed("config", line, _MEND) for line in str(error).splitlines()]
+        return None, [failed("config", line, _MEND) for line in error.lines]
     above = [*variables_that_set(), *(["--dsn"] if dsn is not None else [])]
     said = f"{path or 'no file, so the defaults'}" + (f"; over it {', '.join(above)}" if above else "")
     found = [ok("config", said)]

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _to_its_end(args)
     except CaspenSyncError as error:
-        privacy.say(str(error))
+        privacy.say(*error.lines)
         return int(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has seen enough.

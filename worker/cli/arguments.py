@@ -15,6 +15,7 @@ from worker.errors import ExitCode
 
 # In the words of argparse, which go on with the value.
 _GIVEN_TO_A_FLAG = re.compile(r"ignored explicit argument .*", re.DOTALL)
+_GIVEN_TO_ONE_OF_MANY = re.compile(r"(ambiguous option: --[^=]*)=.*(?= could match --)", re.DOTALL)
 
 Commands = Any  # argparse keeps the class of its subcommands' collection to itself
 
@@ -29,10 +30,13 @@ class _Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong, without what was given to an option that takes nothing: it may have been a token, too."""
-        message = _GIVEN_TO_A_FLAG.sub("takes no value", message)
+        """Says what is wrong, without what was given to an option that takes nothing, or that might be any of several:
+        it may have been a token, too."""
+        from worker.privacy import printable
+
+        message = _GIVEN_TO_ONE_OF_MANY.sub(r"\1", _GIVEN_TO_A_FLAG.sub("takes no value", message))
         self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}", file=sys.stderr)
+        print(f"{self.prog}: {printable(message)}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE)
 
 

@@ -47,7 +47,7 @@ async def dry_run(
             print_report(found)
     if found.examined.rejected:
         if found.fault:
-            privacy.say(str(found.fault))
+            privacy.say(*found.fault.lines)
         return ExitCode.PARKED
     if found.fault:
         raise found.fault

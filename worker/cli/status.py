@@ -75,7 +75,7 @@ async def _watch(args: argparse.Namespace, settings: Settings) -> None:
             try:
                 print_json(await reading.get(args.watch), on_one_line=True)
             except DATABASE_FAULTS as fault:
-                privacy.say(str(fault))
+                privacy.say(*fault.lines)
 
         await watch(tell if args.json else look, every_s=args.watch, in_place=not args.json)
 
