@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def why_paused(outlook: Outlook) -> str:
     account, reason = outlook.account, outlook.pause_reason
     match outlook.pause_kind:
         case "manual":
-            return f"account {account} is paused by hand ({reason}); caspen-sync resume {account}"
+            return f"account {account} is paused by hand ({reason}); caspen-sync resume {shlex.quote(account)}"
         case "down":
             return f"account {account} is paused: the API is down ({reason}); it is probed until it is back"
         case "rejected":

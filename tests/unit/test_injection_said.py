@@ -1,17 +1,22 @@
-"""Other people's texts in what a person reads: no escape sequence reaches a terminal and no line of theirs looks like
-one of ours."""
+"""Other people's texts in what a person reads: no escape sequence reaches a terminal, no line of theirs looks like one
+of ours, and no command that is offered does more than it says."""
 
 from __future__ import annotations
 
 import io
+import shlex
+import subprocess
 import sys
 
 import pytest
 
+from tests.support.statuses import account
 from worker import privacy, telemetry
+from worker.check.pauses import pause_finding
 from worker.cli import main
 from worker.config import LogSettings
 from worker.errors import CaspenSyncError, ConfigError
+from worker.report import why_paused
 
 TOKEN = "caspen-live-5b1d77"
 STEERING = "\x1b[2J\x9b1m\u202e\u2066\x07"
@@ -87,3 +92,19 @@ def test_a_log_for_people_steers_no_terminal(monkeypatch: pytest.MonkeyPatch) ->
     (line,) = heard.getvalue().splitlines()
     assert "change_parked" in line
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", ["a; touch /tmp/x", "$(id)", "a b", "'\"`id`", "north"])
+def test_a_command_that_is_offered_names_the_account(name: str) -> None:
+    """Pasted into a shell it is that command with that account, and runs nothing else."""
+    paused = account(name, pause_kind="manual", pause_reason="why")
+    for text in (why_paused(paused), pause_finding(name, "manual", "why").mend):
+        offered = f"caspen-sync{text.rpartition('caspen-sync')[2]}"
+        assert shlex.split(offered) == ["caspen-sync", "resume", name]
+        echoed = subprocess.run(
+            ["/bin/sh", "-c", offered.replace("caspen-sync resume", "printf %s", 1)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert echoed.stdout == name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import asyncpg
 
 from worker.check.finding import Finding, failed, ok, warning
@@ -38,6 +40,6 @@ def pause_finding(account: str, kind: str, reason: str | None) -> Finding:
             return ok(NAME, f"{said}; it goes on by itself")
         case "manual":
             said = f"account {account}, by hand: {reason or 'no reason was given'}"
-            return warning(NAME, said, f"caspen-sync resume {account}")
+            return warning(NAME, said, f"caspen-sync resume {shlex.quote(account)}")
         case _:
             return failed(NAME, f"{said}; nothing is sent meanwhile", _MENDS[kind], _CODES[kind])

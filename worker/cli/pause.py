@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 
 from worker.byhand import By, pause, resume, whoami
 from worker.cli.output import print_line
@@ -28,7 +29,8 @@ async def _pause(args: argparse.Namespace, settings: Settings) -> int:
     async with pool(settings.database, max_size=1) as connections:
         await require_current_schema(connections)
         await pause(connections, settings, args.account, By(who=whoami(), reason=args.reason))
-    print_line(f"account {args.account} is paused until caspen-sync resume {args.account}; requests on the wire finish")
+    resume_it = f"caspen-sync resume {shlex.quote(args.account)}"
+    print_line(f"account {args.account} is paused until {resume_it}; requests on the wire finish")
     return ExitCode.OK
 
 
