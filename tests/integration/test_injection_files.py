@@ -147,8 +147,8 @@ async def test_on_a_command_line(database: Database, args: list[str], tmp_path: 
     """It is a value like any other: it finds nothing, changes nothing, and is told in one line of text."""
     await parked(database, "app_1", {"note": "a long enough note"})
     held, before = await counts(database), await catalogue(database)
-    # One after the other they would take minutes; those that end lines and those that end statements are here.
-    for name in ("sql true", "log lines", "terminal", "direction"):
+    # One after the other they would take minutes; what ends a statement or a line, and what steers a terminal, is here.
+    for name in ("sql true", "log lines", "terminal"):
         given = [arg.format(TEXTS[name]) if "{}" in arg else arg for arg in args]
         ended = await command(*given, env=offline(database), cwd=str(tmp_path), given=b"")
         assert ended.exit_code in (0, 64, 65, 66, 78), ended.stderr

@@ -30,6 +30,7 @@ def configured(folder: Path) -> str:
     return str(file)
 
 
+@pytest.mark.long
 async def test_an_account_is_what_it_is_called(database: Database, tmp_path: Path) -> None:
     """Its change is sent; log, metrics and pages know it by exactly its name, or by that as a text, and a pause stops
     that account and no other."""

@@ -112,7 +112,7 @@ async def test_what_is_invalid_parks_and_is_shown_as_text(database: Database) ->
         assert "is not a field of the API" in row["last_error"]
         assert "ZVALUEZ" not in row["last_error"]
     assert_log(one.web.service.lines)
-    for args in (["parked", "list"], ["parked", "show", str(numbers[9])], ["attempts", rows[9][1]]):
+    for args in (["parked", "list"], ["parked", "show", str(numbers[9])]):
         ended = await command(*args, env=offline(database))
         assert (ended.exit_code, ended.stderr) == (0, "")
         assert_steers_nothing(ended.stdout)
