@@ -10,7 +10,7 @@ from tests.chaos.sabotage import SABOTAGES, Sabotage
 from tests.chaos.seeds import seed_of_this_run
 from tests.chaos.storm import Plan, storm
 
-SECONDS = 15.0
+SECONDS = 10.0
 DRAIN_S = 20.0
 # What it takes to meet is chance: two workers in the same moment, a freeze in the middle of a request.
 STORMS = 3

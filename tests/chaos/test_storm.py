@@ -16,7 +16,7 @@ from tests.chaos.seeds import seed_of_this_run
 from tests.chaos.storm import FAULTS, Plan, storm
 
 # Minutes of the one with everything in it; `python -m tests.chaos` has storms as long as you like.
-MINUTES = float(os.environ.get("CASPEN_SYNC_TEST_STORM_MINUTES") or 1.5)
+MINUTES = float(os.environ.get("CASPEN_SYNC_TEST_STORM_MINUTES") or 1)
 
 
 @pytest.mark.long
