@@ -72,7 +72,11 @@ class BudgetWatch:
 
         Raises what the store raises; then it is new still.
         """
-        limit = self._news[account]
+        limit = self._news.get(account)
+        if limit is None:
+            return  # the API took it back, while this waited for the database
+        # Which one is in force is not known until it is written: whatever is heard meanwhile is news.
+        self._limits.pop(account, None)
         await self._store.tell_limit(account, limit, timeout_s=self._timeout_s)
         self._limits[account] = limit
         if self._news.get(account) == limit:
