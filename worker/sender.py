@@ -155,7 +155,7 @@ class Sender:
     async def _once(self, delivery: Delivery, request: Request) -> bool:
         """Sends once. True when the same request is worth another try."""
         claim, sent = delivery.claim, delivery.sent
-        if sent and self._stopping.is_set():
+        if sent and (self._stopping.is_set() or self._overtaken(claim)):
             return False
         slot = delivery.slot or await self._another_slot(claim)
         if slot is None:

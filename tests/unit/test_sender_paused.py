@@ -7,13 +7,16 @@ import random
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
 import structlog
 
 from tests.support import settlements
 from worker import clock
+from worker import sender as module
 from worker.caspen import Caspen
 from worker.claims import Claim
 from worker.config import Settings
+from worker.outcome import Exchange
 from worker.sender import Sender
 from worker.store import Store
 from worker.token import account_token
@@ -61,6 +64,30 @@ async def test_it_is_given_back() -> None:
     settled = sending.settlement(delivery)
     assert (client.requests, settled.attempts, settled.verdicts, settled.due_in_s) == (0, (), (), 0.0)
     assert [used.answered_at for used in settled.slots] == [None]
+
+
+class Unreachable(Counting):
+    """Nothing can be sent, and after the first try the account is paused."""
+
+    sender: Sender
+
+    async def send(self, *_: Any, **__: Any) -> Exchange:  # type: ignore[override]
+        self.requests += 1
+        self.sender.paused("default")
+        return Exchange(outcome=settlements.NOT_SENT, started_at=clock.now(), ended_at=clock.now())
+
+
+@pytest.mark.parametrize(("probing", "requests"), [(False, 1), (True, 3)])
+async def test_it_is_not_tried_again(probing: bool, requests: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be sent has its slot still, so its next try asks the database nothing that would tell of the
+    pause. A probe is tried again: the pause waits for it."""
+    monkeypatch.setattr(module, "QUICK_BASE_S", 0.0)
+    client = Unreachable()
+    client.sender = sending = sender(client)
+    delivery = sending.prepare(claimed(probing=probing))
+    assert not await sending.send(delivery)
+    assert client.requests == requests
+    assert [used.answered_at for used in sending.settlement(delivery).slots] == [None]
 
 
 async def test_a_probe_goes_out_and_so_does_what_is_claimed_later() -> None:
