@@ -29,7 +29,7 @@ from worker.claims import PauseKind, Settlement, UsedSlot
 from worker.contract import AppointmentResource
 from worker.merge import Change, sift
 from worker.outcome import Exchange, NotSent, Outcome, Rejected, Retry, Throttled
-from worker.policy import Sent, failed, release, settle
+from worker.policy import SUPERSEDED, Sent, failed, release, settle
 from worker.times import THROTTLE_MAX_S
 
 ALL: list[Outcome] = [synced(note="note 2"), NOT_SENT, RETRY, UNKNOWN, THROTTLED, REFUSED, REJECTED, NO_SUCH]
@@ -158,7 +158,9 @@ def test_the_size_of_parts_outlasts_what_says_nothing_of_the_body(outcome: Outco
 @pytest.mark.parametrize("last", [THROTTLED, REFUSED])
 def test_requests_before_a_fault_of_the_account_still_count(last: Outcome) -> None:
     """Two quick tries were answered 503, then the account was stopped: the two are charged, the third is not."""
-    assert states(settled(RETRY, RETRY, last)) == [(1, None, 2), (2, None, 2)]
+    settlement = settled(RETRY, RETRY, last)
+    assert states(settlement) == [(1, None, 2), (2, None, 2)]
+    assert {verdict.error for verdict in settlement.verdicts} == {last.reason}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +299,25 @@ def test_release(changes: tuple[Change, ...], due_in_s: float | None, parked: li
     assert settlement.upto_id == (changes[-1].id if changes else held.newest_id)
     assert settlement.slots == (UsedSlot(slot=held.slot, answered_at=None),)
     assert (settlement.attempts, settlement.answer, settlement.pause, settlement.welcome) == ((), None, None, False)
+    assert settlement.claim is held
+
+
+@pytest.mark.parametrize(("sent_of_it", "due_in_s"), [(True, 0.0), (False, None)])
+def test_what_newer_changes_have_made_pointless_is_discarded(sent_of_it: bool, due_in_s: float | None) -> None:
+    """It costs nothing and says why, whether or not anything else of its claim is sent; alone, or beside what breaks
+    the contract, it leaves nothing to be due for."""
+    gone = tuple(Change(id=n, changes={"note": "old"}, superseded=frozenset({"note"})) for n in (2, 3))
+    left = notes(4) if sent_of_it else ()
+    held = claim((MIXED[0], *gone, *left))
+    _, breaches = sift(held.changes, ids="integer")
+    released = release(held, breaches, gone)
+    assert (released.due_in_s, released.upto_id) == (due_in_s, held.changes[-1].id)
+    both = [released]
+    if left:
+        both.append(settle(held, left, sent(RETRY), LIMITS, CHANCE, breaches=breaches, outdated=gone))
+    for settlement in both:
+        assert states(settlement)[:3] == [(1, "parked", 0), (2, "discarded", 0), (3, "discarded", 0)]
+        assert {verdict.error for verdict in settlement.verdicts[1:3]} == {SUPERSEDED}
 
 
 def test_a_fault_of_our_own_is_treated_as_an_unknown_outcome() -> None:
@@ -307,8 +328,22 @@ def test_a_fault_of_our_own_is_treated_as_an_unknown_outcome() -> None:
     assert LIMITS.timeout_s <= settlement.due_in_s <= LIMITS.timeout_s + 16
     assert (settlement.failures, settlement.part_size, settlement.slots) == (4, 2, ())
     assert (settlement.attempts, settlement.pause, settlement.welcome) == ((), None, False)
-    worn_out = failed(claim(notes(1, attempts=19)), "KeyError", LIMITS, CHANCE)
+    assert {verdict.error for verdict in settlement.verdicts} == {"internal error (KeyError); see the log"}
+    worn_out = failed(claim(notes(1, attempts=19), failures=3), "KeyError", LIMITS, CHANCE)
     assert states(worn_out) == [(1, "parked", 1)]
+    assert (worn_out.due_in_s, worn_out.failures, worn_out.upto_id) == (None, 0, 1)
+    assert failed(claim(()), "KeyError", LIMITS, CHANCE).upto_id == 77
+
+
+def test_what_was_answered_before_a_fault_of_our_own_counts() -> None:
+    """It is on record and charged, and its slot cools from its answer; what was not sent was no request."""
+    held = claim(notes(1, 2))
+    settlement = failed(held, "KeyError", LIMITS, CHANCE, sent(RETRY, NOT_SENT, UNKNOWN, REJECTED))
+    assert states(settlement) == [(1, None, 3), (2, None, 3)]
+    assert [attempt.outcome for attempt in settlement.attempts] == ["retry", "unknown", "rejected"]
+    assert {attempt.change_ids for attempt in settlement.attempts} == {(1, 2)}
+    assert [(used.slot.number, used.answered_at) for used in settlement.slots] == [(1, 101.5), (4, 104.5)]
+    assert (settlement.claim, settlement.upto_id) == (held, 2)
 
 
 secrets = st.text("ΩЖ", min_size=4, max_size=300).map(lambda text: f"Ψ{text}")

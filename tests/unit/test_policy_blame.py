@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +81,15 @@ def test_what_each_outcome_says_of_the_account(outcome: Outcome, pause: str | No
         assert settlement.sign.charged == charged(settlement) == (outcome != NOT_SENT)
         assert settlement.sign.reason == outcome.reason  # type: ignore[union-attr]
         assert (settlement.sign.started_at, settlement.sign.told_at) == (101.0, 101.5)
+
+
+def test_a_refusal_names_its_token() -> None:
+    """Of several, the one that was refused last: a worker with another one may try at once."""
+    held, (first, last) = notes(1), sent(REFUSED, REFUSED)
+    requests = [replace(first, token="old"), replace(last, token="new")]
+    pause = settle(claim(held), held, requests, LIMITS, CHANCE).pause
+    assert pause is not None
+    assert pause.token == "new"
 
 
 def test_a_sign_spans_the_quick_retries() -> None:
@@ -166,6 +176,7 @@ def test_a_probe_that_was_given_back_says_nothing(probing: PauseKind) -> None:
 def test_a_suspect_that_is_refused_waits_by_itself() -> None:
     """The API takes others with this token: no pause, no charge, however long that lasts; it backs off."""
     settlement = settled(FORBIDDEN, suspect=True, failures=3)
+    assert settlement.due_in_s != 0
     assert (charged(settlement), settlement.pause, settlement.sign) == (0, None, None)
     assert [(verdict.state, verdict.error) for verdict in settlement.verdicts] == [(None, FORBIDDEN.reason)]
     assert (settlement.failures, settlement.turned_away) == (4, False)
