@@ -34,6 +34,50 @@ def test_an_account_has_no_more_than_its_own_and_all_no_more_than_the_process() 
     assert not wire.has_room("b")
 
 
+@pytest.mark.parametrize(("accounts", "most"), [({"a": 3}, 100), ({"a": 100}, 3), ({"a": 100, "b": 100}, 3)])
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_is_done_with_makes_room(accounts: dict[str, int], most: int, answered: bool) -> None:
+    """One claim for another, whether or not anything was learnt of answers; the last place is a place."""
+    wire = Wire(accounts, most=most)
+    claimed(wire, "a", 2)
+    assert wire.has_room("a")
+    assert wire.shares(["a"], most=100) == {"a": 1}
+    claimed(wire, "a", 1)
+    assert not any(map(wire.has_room, accounts))
+    for left in (1, 2, 3):
+        if answered:
+            wire.go_on("a", 0.1)
+        else:
+            wire.leave("a")
+        assert wire.has_room("a")
+        assert wire.shares(["a"], most=100) == {"a": left}
+
+
+def test_what_waits_for_a_place_takes_room() -> None:
+    """It is claimed, and will be on the wire."""
+    wire = Wire({"a": 3}, most=1000)
+    wire.add([claim_of("a"), claim_of("a")])
+    assert wire.shares(["a"], most=100) == {"a": 1}
+    wire.add([claim_of("a")])
+    assert not wire.has_room("a")
+
+
+def test_one_answer_changes_little() -> None:
+    """What was measured last is a part of the average, in the direction in which it was off."""
+    wire = Wire({"a": 100}, most=1000)
+    for _ in range(60):
+        wire.claimed_within(0.1)
+
+    def ahead(answer_s: float) -> int:
+        claimed(wire, "a", 1)
+        wire.go_on("a", answer_s)
+        return wire.shares(["a"], most=1000)["a"] - 100
+
+    assert [ahead(1.0) for _ in range(3)] == [9, 9, 9]  # a tenth, and a hair less
+    assert ahead(0.5) == 11  # 0.1 / 0.9
+    assert ahead(5.0) == 5  # 0.1 / 1.72
+
+
 def test_what_there_is_room_for_is_shared_alike() -> None:
     """With less room than accounts, those that come first get one each."""
     wire = Wire(dict.fromkeys("abcdef", 8), most=1000)
