@@ -10,7 +10,14 @@ import pytest
 
 from tests.support import settlements
 from worker import policy
-from worker.agenda import CONTENDED_MAX_S, CONTENDED_MIN_S, Agenda
+from worker.agenda import (
+    CONTENDED_MAX_S,
+    CONTENDED_MIN_S,
+    TOGETHER_MAX_S,
+    TOGETHER_SHARE,
+    Agenda,
+    one_run_waits_for,
+)
 from worker.claims import Settlement, Written
 from worker.merge import Change
 from worker.store import Outlook
@@ -67,6 +74,35 @@ def test_slots_that_come_free_soon_after_each_other_are_asked_for_together() -> 
     assert NOW + 2.0 < plan.next_at(anybody) <= NOW + 2.0 + 60.0 / 1000
     assert plan.ready(NOW + 2.0) == []
     assert plan.ready(NOW + 2.1) == ["a"]
+
+
+@pytest.mark.parametrize(("window_s", "later_s"), [(10.0, 10 * TOGETHER_SHARE), (3600.0, TOGETHER_MAX_S)])
+def test_a_long_window_makes_nobody_wait_long(window_s: float, later_s: float) -> None:
+    """For a share of the window, and never for longer than nobody notices; what is free already waits for nothing."""
+    plan = Agenda({"a": window_s})
+    for ready_in_s in (0.5, 2.0):
+        plan.read([outlook("a", ready_in_s)], NOW)
+        assert plan.next_at(anybody) == pytest.approx(NOW + ready_in_s + later_s, abs=1e-9)
+    plan.read([outlook("a", 0.0)], NOW)
+    assert plan.next_at(anybody) == NOW
+
+
+def test_who_is_ready() -> None:
+    """From the very instant on; who waits for nothing is not."""
+    plan = agenda()
+    plan.due("a", NOW)
+    assert [plan.is_ready("a", NOW - 0.1), plan.is_ready("a", NOW), plan.is_ready("b", NOW)] == [False, True, False]
+    plan.read([outlook("c", waits=False), outlook("b", 0.0)], NOW)  # the one is forgotten, the other is not
+    assert plan.ready(NOW) == ["a", "b"]
+
+
+def test_who_is_ready_need_not_be_read() -> None:
+    """It is asked for a claim anyhow, which tells; another one that failed beside it is read."""
+    plan = agenda()
+    plan.due("a", NOW)
+    failed = [replace(plain(account), answer=None) for account in ("a", "b")]
+    plan.settled(failed, Written(), NOW)
+    assert plan.take_unread() == {"b"}
 
 
 def test_what_others_are_just_claiming_is_asked_for_less_and_less_soon() -> None:
@@ -133,20 +169,27 @@ def plain(account: str) -> Settlement:
         ("the lease was lost", set(), {"a"}),
         ("it failed", set(), {"a"}),
         ("the API was heard again", set(), {"a"}),
+        ("something is brought back", set(), {"a"}),
+        ("it was a probe", set(), {"a"}),
+        ("more has arrived", set(), {"a"}),
     ],
 )
 def test_what_follows_from_a_settling(case: str, due: set[str], unread: set[str]) -> None:
     """A plain success of an account that waits for nothing else asks the database nothing."""
     plan, settled = agenda(), plain("a")
     if case != "nothing is known":
-        plan.read([outlook("a", 75.0, due=case == "others wait")], NOW)
+        known = outlook("a", 75.0, due=case == "others wait")
+        plan.read([replace(known, arrivals=case == "more has arrived")], NOW)
     else:
         plan.due("a", NOW)
         plan.read([outlook("b", 75.0)], NOW)
         plan.asked("a", math.inf)
     if case == "it failed":
         settled = replace(settled, answer=None)
+    if case == "it was a probe":
+        settled = replace(settled, claim=replace(settled.claim, probing="down"))
     written = Written(
+        reinstate=(("a", "down"),) if case == "something is brought back" else (),
         due=(settled,) if case == "more of it is due" else (),
         lost=(settled,) if case == "the lease was lost" else (),
         heard_again=("a",) if case == "the API was heard again" else (),
@@ -204,3 +247,37 @@ def test_what_is_due_by_our_own_doing_goes_first() -> None:
     plan.due("a", NOW)
     plan.arrived(["a"])
     assert plan.take_lone_arrival() is None
+
+
+# -- what one run waits for ------------------------------------------------------------------------------------------
+
+LONGEST_S = 120.0
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "waits"),
+    [
+        (outlook("a", LONGEST_S), True),  # budget
+        (outlook("a", LONGEST_S + 0.1), False),  # a long throttle
+        (outlook("a", 1.0, due=False), False),  # a backoff
+        (outlook("a", None), False),
+        (outlook("a", 0.0), True),
+        (replace(outlook("a", 1.0), pause_kind="throttled"), True),
+        (replace(outlook("a", 0.0), pause_kind="down"), True),  # the probe is due
+        (replace(outlook("a", 0.1), pause_kind="down"), False),
+        (replace(outlook("a", 0.1), pause_kind="rejected"), False),
+        (replace(outlook("a", 0.1), pause_kind="refused"), False),
+        (replace(outlook("a", None, due=False), arrivals=True), True),
+    ],
+)
+def test_what_one_run_waits_for(waits_for: Outlook, waits: bool) -> None:
+    """For budget, and for what is still to be taken in; not for a backoff, a long throttle or the next probe."""
+    assert one_run_waits_for(waits_for, longest_s=LONGEST_S, idle_s=LONGEST_S) is waits
+
+
+def test_one_run_does_not_wait_for_others_for_ever() -> None:
+    """Nothing was dealt with for longer than a slot can take to be free: somebody else has the budget, or what is due.
+    What has arrived is taken in all the same."""
+    known = outlook("a", 0.0)
+    assert not one_run_waits_for(known, longest_s=LONGEST_S, idle_s=LONGEST_S + 0.1)
+    assert one_run_waits_for(replace(known, arrivals=True), longest_s=LONGEST_S, idle_s=LONGEST_S + 0.1)
