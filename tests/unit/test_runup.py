@@ -77,6 +77,16 @@ def test_probes_are_no_part_of_it() -> None:
         assert (len(found.setbacks), found.over) == (1, frozenset())
 
 
+@pytest.mark.parametrize(
+    ("sign", "welcome", "counted"),
+    [("rejected", True, 2), ("rejected", False, 1), ("accepted", True, 1), ("heard", True, 1), ("down", True, 1)],
+)
+def test_a_rejection_that_ended_the_pause_is_part_of_it(sign: SignKind, welcome: bool, counted: int) -> None:
+    """It may be the first of many, for another reason; whatever else a probe met is not."""
+    probe = replace(told(sign, 2, "app_b", probing="rejected"), welcome=welcome)
+    assert len(appointments(told("rejected", 1, "app_a"), probe)) == counted
+
+
 def test_accounts_have_run_ups_of_their_own() -> None:
     """A success of one says nothing of another."""
     found = in_a_row([told("down", 1, account="north"), told("accepted", 2, account="south")])

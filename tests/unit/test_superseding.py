@@ -91,6 +91,11 @@ def test_what_newer_changes_have_set(newest: dict[str, int], left_out: set[str],
     assert Change(id=7, changes=body, superseded=found).outdated == outdated
 
 
+def test_the_first_change_of_all_is_superseded_by_none() -> None:
+    """Nor is any by itself: it may be sent again."""
+    assert superseded({"note": 1, "room_id": 1}, 0, {"note": 0}) == frozenset()
+
+
 @pytest.mark.parametrize("body", [None, [], "note", 7])
 def test_a_body_that_is_no_object_supersedes_nothing(body: Any) -> None:
     """It breaks the contract and parks; it must not break the claim."""

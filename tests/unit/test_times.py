@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.settlements import LIMITS, claim, notes, slot
 from worker.claims import Claim, Slot
-from worker.times import THROTTLE_MAX_S, Limits, backoff_s, deadline, lease_s, may_start, throttle_s
+from worker.times import THROTTLE_MAX_S, Limits, backoff_s, deadline, lease_s, may_retry, may_start, throttle_s
 
 # Sums of floats may be off by this much.
 EPSILON = 1e-6
@@ -84,8 +84,23 @@ def test_a_worker_that_was_frozen_starts_nothing(timeout_s: float, claimed: floa
 
 @given(timeout_s=timeouts)
 def test_a_lease_is_two_timeouts_and_a_margin(timeout_s: float) -> None:
-    """The second timeout is for what a dead holder may have left on the wire."""
-    assert lease_s(timeout_s) > 2 * timeout_s
+    """The second timeout is for what a dead holder may have left on the wire; and whoever dies holds an appointment up
+    for no longer."""
+    assert lease_s(timeout_s) == 2.5 * timeout_s
+
+
+@given(timeout_s=timeouts, claimed=moments, spent=st.floats(0, 3))
+def test_another_slot_is_worth_it_while_its_request_may_start(timeout_s: float, claimed: float, spent: float) -> None:
+    """One that would be taken now."""
+    held, now = claimed_at(claimed), claimed + spent * timeout_s
+    assert may_retry(held, now, timeout_s) == may_start(now, deadline(held, slot(2, now), timeout_s), timeout_s)
+    assert may_retry(held, claimed, timeout_s)
+
+
+def test_what_has_just_half_a_timeout_may_start() -> None:
+    """The first instant at which it may not is the next one."""
+    assert may_start(85.0, 100.0, 30.0)
+    assert not may_start(85.001, 100.0, 30.0)
 
 
 # -- backoff ---------------------------------------------------------------------------------------------------------
