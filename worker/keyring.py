@@ -58,8 +58,8 @@ class Keyring:
         untried = {account: token for account, token in had.items() if self._tried.get(account) != token}
         if not untried:
             return ()
+        self._tried |= untried  # before that: an account that is refused meanwhile may need to be told of again
         replaced = await patience.call(store.fresh_tokens, untried)
-        self._tried |= untried
         for account in replaced:
             self._log.info("token_replaced", account=account)
         return replaced
