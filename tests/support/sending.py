@@ -75,12 +75,13 @@ def a_sender(
     stopping: asyncio.Event | None = None,
     runtime: Runtime | None = None,
     quick_attempts: int = 4,
+    ids: str = "integer",
     **account: Any,
 ) -> Sender:
     """`account`: settings of the account."""
     settings = Settings.model_validate(
         {
-            "api": {"timeout_s": TIMEOUT_S},
+            "api": {"timeout_s": TIMEOUT_S, "ids": ids},
             "accounts": {"default": {"token": "first"} | account},
             "retry": {"quick_attempts": quick_attempts, "probe_base_s": 11, "probe_max_s": 22, "max_attempts": 33},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,7 @@ def test_throttled(wait_s: float | None, waits: float) -> None:
     assert settlement.pause is not None
     assert (settlement.pause.account, settlement.pause.kind, settlement.pause.wait_s) == ("default", "throttled", waits)
     assert settlement.pause.longest_s >= settlement.pause.wait_s
+    assert settlement.pause.absurd_s == (wait_s if wait_s == 1e9 else None)
     assert settlement.pause.started_at == 101.0
 
 
@@ -320,6 +322,13 @@ def test_what_newer_changes_have_made_pointless_is_discarded(sent_of_it: bool, d
         assert {verdict.error for verdict in settlement.verdicts[1:3]} == {SUPERSEDED}
 
 
+def test_what_a_claim_left_out_is_not_settled() -> None:
+    """The queue knows of newer changes than a part holds: they are due again, also when nothing was sent."""
+    part = replace(claim(notes(1, 2), part_size=2), newest_id=9)
+    assert release(part).upto_id == failed(part, "KeyError", LIMITS, CHANCE).upto_id == 2
+    assert settle(part, notes(1, 2), sent(RETRY), LIMITS, CHANCE).upto_id == 2
+
+
 def test_a_fault_of_our_own_is_treated_as_an_unknown_outcome() -> None:
     """Nobody knows what went out: it rests, is charged, and parks in the end; the slot's worst case stands."""
     settlement = failed(claim(notes(1, 2), failures=3, part_size=2), "KeyError", LIMITS, CHANCE)
@@ -372,5 +381,7 @@ def test_a_text_is_short() -> None:
     assert len(settlement.verdicts[0].error or "") <= 500
     rejected = settled(Rejected(status=422, reason="x" * 10_000, whole=True), changes=notes(1))
     assert len(rejected.verdicts[0].error or "") <= 500
+    two = release(claim(MIXED), sift([Change(id=1, changes={"bogus": 1, "room_id": "x"})], ids="integer")[1])
+    assert (two.verdicts[0].error or "").endswith("room_id: must be an integer; bogus: is not a field of the API")
     breach = Change(id=1, changes={"x" * 50 + str(number): 1 for number in range(100)})
     assert len(settled(RETRY, changes=(breach, *notes(2))).verdicts[0].error or "") <= 500

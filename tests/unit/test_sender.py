@@ -54,6 +54,25 @@ def test_what_is_sent_is_the_fold_of_what_is_sound_and_not_outdated() -> None:
     assert released.due_in_s == 0.0
 
 
+async def test_what_was_not_sent_is_settled_beside_what_was() -> None:
+    """Each of the claim's changes ends somewhere."""
+    outdated = Change(id=2, changes={"note": "old"}, superseded=frozenset({"note"}))
+    _, _, settlement = await sent(World([synced()]), claim((Change(id=1, changes={"bogus": 1}), outdated, *notes(3))))
+    assert [(verdict.change_id, verdict.state) for verdict in settlement.verdicts] == [
+        (1, "parked"),
+        (2, "discarded"),
+        (3, "synced"),
+    ]
+
+
+def test_ids_are_what_the_settings_say() -> None:
+    """Numbers, unless they may be words."""
+    world = World()
+    held = claim([Change(id=1, changes={"room_id": "blue"})])
+    assert not a_sender(world).prepare(held).sound
+    assert a_sender(world, ids="any").prepare(held).sound == held.changes
+
+
 async def test_an_id_that_would_change_the_path_parks_all() -> None:
     """None of its changes is sent, however sound it is."""
     world = World()
@@ -108,7 +127,7 @@ async def test_a_process_that_was_frozen_sends_nothing(later_s: float, requests:
     world = World([synced()], now_s=BEGAN + later_s)
     delivery, accepted, settlement = await sent(world)
     assert (len(world.requests), accepted) == (requests, bool(requests))
-    assert (delivery.fault, len(settlement.attempts)) == (None, requests)
+    assert (delivery.fault, len(settlement.attempts), world.waits) == (None, requests, [])
 
 
 # -- quick retries ---------------------------------------------------------------------------------------------------
@@ -121,6 +140,7 @@ async def test_each_retry_has_a_slot_of_its_own() -> None:
     delivery, accepted, settlement = await sent(world, held)
     assert (slots_of(delivery), accepted) == ([1, 2, 3, 4], False)
     assert world.asked == [(held, TIMEOUT_S)] * 3
+    assert {request for request, _, _ in world.requests} == {"request 1"}
     latest = BEGAN + lease_s(TIMEOUT_S) - TIMEOUT_S
     assert [end for _, _, end in world.requests] == [min(BEGAN + n * 6 + TIMEOUT_S, latest) for n in range(4)]
     assert {verdict.charged for verdict in settlement.verdicts} == {4}
@@ -314,3 +334,12 @@ async def test_a_pause_holds_up_only_what_was_claimed_before_it() -> None:
         world.now_s = BEGAN
         await sender.send(sender.prepare(claim(notes(1))))
         assert len(world.requests) == requests
+
+
+async def test_a_pause_ends_the_retries() -> None:
+    """Nor is it waited for another."""
+    world = World([NOT_SENT] * 9)
+    sender = a_sender(world)
+    world.while_sending = lambda: sender.paused("default")
+    await sender.send(sender.prepare(claim(notes(1))))
+    assert (len(world.requests), len(world.waits)) == (1, 1)
