@@ -99,7 +99,7 @@ def test_throttled(wait_s: float | None, waits: float) -> None:
     assert (settlement.pause.account, settlement.pause.kind, settlement.pause.wait_s) == ("default", "throttled", waits)
     assert settlement.pause.longest_s >= settlement.pause.wait_s
     assert settlement.pause.absurd_s == (wait_s if wait_s == 1e9 else None)
-    assert settlement.pause.started_at == 101.0
+    assert (settlement.pause.started_at, settlement.pause.told_at) == (101.0, 101.5)
 
 
 def test_refused() -> None:
@@ -235,12 +235,14 @@ def test_a_change_that_had_all_its_requests_is_parked(outcome: Outcome) -> None:
     changes = (*notes(1, attempts=19), *notes(2, attempts=18))
     settlement = settled(outcome, changes=changes)
     assert states(settlement) == [(1, None, 1), (2, None, 1)]
+    assert {verdict.error for verdict in settlement.verdicts} == {outcome.reason}  # type: ignore[union-attr]
     assert settlement.part_size == 1
     assert settlement.due_in_s is not None
     alone = settled(outcome, changes=changes[:1], failures=19)
     assert states(alone) == [(1, "parked", 1)]
     assert alone.verdicts[0].error == f"gave up after 20 attempts: {outcome.reason}"  # type: ignore[union-attr]
     assert (alone.due_in_s, alone.failures) == (None, 0)
+    assert settled(outcome, changes=changes[:1], part_size=1).part_size == 2
 
 
 @pytest.mark.parametrize("outcome", [NOT_SENT, THROTTLED, REFUSED, REJECTED])

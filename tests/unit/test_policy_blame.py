@@ -23,7 +23,7 @@ from tests.support.settlements import (
     synced,
 )
 from worker.claims import PauseKind, Settlement
-from worker.outcome import Outcome, Refused
+from worker.outcome import NotSent, Outcome, Refused
 from worker.policy import release, settle
 
 FORBIDDEN = Refused(status=403, reason="403 token not allowed to do this")
@@ -112,7 +112,17 @@ def test_a_probe_that_fails_is_the_fault_of_the_api(outcome: Outcome, probing: P
     assert [verdict.state for verdict in settlement.verdicts] == [None]
     assert (settlement.failures, settlement.turned_away) == (1, False)
     assert settlement.pause is not None
+    assert settlement.pause.reason == outcome.reason  # type: ignore[union-attr]
     assert (settlement.pause.wait_s, settlement.pause.longest_s) == (LIMITS.probe_base_s, LIMITS.probe_max_s)
+
+
+@pytest.mark.parametrize("probing", [*PROBES, None])
+def test_what_came_too_late_to_be_sent_says_nothing(probing: PauseKind | None) -> None:
+    """Nothing was in the way but the claim's end, on a slow machine say: no sign of an outage, and no pause for it. The
+    appointment backs off."""
+    settlement = settled(NotSent(reason="no time left in the claim", late=True), probing=probing)
+    assert (charged(settlement), settlement.pause, settlement.sign, settlement.welcome) == (0, None, None, False)
+    assert (settlement.failures, len(settlement.verdicts)) == (1, 1)
 
 
 @pytest.mark.parametrize("probing", PROBES)
