@@ -147,6 +147,7 @@ def test_a_backoff_is_reproducible() -> None:
         ((7.0,), 7.0),
         ((7.0, 30.0, 0.5), 30.0),
         ((THROTTLE_MAX_S,), THROTTLE_MAX_S),
+        ((7.0, THROTTLE_MAX_S), THROTTLE_MAX_S),
         ((7.0, 1e9), 7.0),
         ((1e9, float("inf")), THROTTLE_MAX_S),
     ],
