@@ -98,3 +98,20 @@ def test_a_pause_that_goes_on_keeps_its_reason() -> None:
     pause = settle(held, held.changes, sent(REJECTED), LIMITS, CHANCE).pause
     assert pause is not None
     assert (pause.kind, pause.reason) == ("rejected", REJECTED.reason)
+
+
+def test_what_newer_changes_have_made_pointless_is_settled_by_itself_too() -> None:
+    """Without a breach beside it."""
+    gone = Change(id=1, changes={"note": "old"}, superseded=frozenset({"note"}))
+    settlement = settle(claim((gone, *notes(2))), notes(2), sent(RETRY), LIMITS, CHANCE, outdated=[gone])
+    assert [(verdict.change_id, verdict.state) for verdict in settlement.verdicts] == [(1, "discarded"), (2, None)]
+
+
+@pytest.mark.parametrize("outcome", ANSWERED)
+def test_a_slot_that_was_throttled_stands_for_somebody_elses_request(outcome: Outcome) -> None:
+    """It rests for longer than one of our own."""
+    first, *rest = settled(sent(RETRY, outcome)).slots
+    assert not first.throttled
+    assert [used.throttled is True for used in rest if used.slot.number == 2] == (
+        [] if outcome is UNKNOWN else [outcome is THROTTLED]
+    )
