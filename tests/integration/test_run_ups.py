@@ -85,6 +85,22 @@ async def test_a_rejection_ends_a_row_of_failures(database: Database) -> None:
     assert (await account_row(database))["pause_kind"] is None
 
 
+@pytest.mark.parametrize("kind", ["down", "rejected"])
+async def test_every_change_of_a_fold_gets_back_what_it_was_charged(database: Database, kind: RunUpKind) -> None:
+    """A request that failed was one for each of the changes in it."""
+    await registered(database)
+    store = store_of(database, "one", down_after=2, rejected_after=2)
+    await due(database, store, ["app_a", "app_a", "app_b"])
+    held = await claims_by_name(store)
+    assert len(ids(held["app_a"])) == 2
+    bad = failing if kind == "down" else rejecting
+    await settle_all(store, bad(held["app_a"]))
+    await settle_all(store, bad(held["app_b"]))
+    assert (await account_row(database))["pause_kind"] == kind
+    rows = await database.rows("SELECT state, attempts FROM caspen_sync.outbox")
+    assert [tuple(row) for row in rows] == [("pending", 0)] * 3
+
+
 async def test_what_was_parked_is_pending_again_at_its_old_place(database: Database) -> None:
     """All of a rejected run-up, uncharged and in front of what waits; nobody else's changes are touched."""
     await registered(database)
