@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.chaos.evidence import Event, Evidence
+from tests.chaos.ledger import Committed
 from tests.support.audit import most_in_any_window, same
 from worker.sandbox import Entry
 
@@ -139,17 +140,22 @@ def _refused(entry: Entry) -> bool:
 
 def _backwards(evidence: Evidence, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Entry, str]]:
     """The requests that set a field to what an older change says than the one before did, which comes first. Of several
-    changes with the same value, null mostly, the oldest that is not older counts."""
-    by_value: dict[tuple[str, str], list[tuple[int, Any]]] = defaultdict(list)
+    changes with the same value, null mostly, the oldest counts that was committed by then and is not older."""
+    by_value: dict[tuple[str, str], list[tuple[Committed, Any]]] = defaultdict(list)
     for change in sorted(evidence.committed, key=lambda change: change.id):
         for field, value in change.changes.items():
-            by_value[change.appointment_id, field].append((change.id, value))
+            by_value[change.appointment_id, field].append((change, value))
     newest: dict[tuple[str, str], tuple[int, Entry]] = {}
     for entry in entries:
         body = entry.body if isinstance(entry.body, dict) else {}
         for field, value in body.items():
             key = (entry.appointment or "", field)
-            ids = [change_id for change_id, written in by_value[key] if written == value]
+            known_at = entry.received_at + CLOCKS_S
+            ids = [
+                change.id
+                for change, written in by_value[key]
+                if written == value and change.committed_at.timestamp() <= known_at
+            ]
             if not ids:
                 yield entry, entry, f"{entry.appointment}: {field}, which nobody wrote,"
                 continue

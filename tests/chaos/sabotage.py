@@ -16,7 +16,7 @@ from tests.chaos.evidence import Terms
 
 HERE = Path(__file__).parents[2]
 
-_CALM: Mapping[str, Any] = {"processes": {}, "surroundings": {}, "faults": {}, "guilty": False}
+_CALM: Mapping[str, Any] = {"processes": {}, "surroundings": {}, "faults": {}, "guilty": 0.0}
 # There is always more for each of them.
 _FEW: Mapping[str, Any] = {"appointments": 15}
 # The budget binds.
@@ -222,7 +222,7 @@ SABOTAGES = [
         was="if len(case.sound) > 1 and not outcome.whole:",
         instead="if False:",
         rules=frozenset({7}),
-        weather=_CALM | _FEW | {"guilty": True},
+        weather=_CALM | _FEW | {"guilty": 0.1},
     ),
     Sabotage(
         name="a breach parks its neighbours",
@@ -230,7 +230,7 @@ SABOTAGES = [
         was="        if problems:\n            breaches.append",
         instead="        if problems or breaches:\n            breaches.append",
         rules=frozenset({7}),
-        weather=_CALM | _FEW | {"guilty": True},
+        weather=_CALM | _FEW | {"guilty": 0.1},
     ),
     # -- 8: a fault of the account is not a fault of the change
     Sabotage(
@@ -271,6 +271,6 @@ SABOTAGES = [
         was='change, "parked", case.charged, outcome.reason, outcome.messages)',
         instead='change, "parked", case.charged, str(change.changes), outcome.messages)',
         rules=frozenset({10}),
-        weather=_CALM | _FEW | {"guilty": True},
+        weather=_CALM | _FEW | {"guilty": 0.1},
     ),
 ]

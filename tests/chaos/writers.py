@@ -23,8 +23,9 @@ _DAWN = datetime(2024, 1, 1, 10, tzinfo=UTC)
 _AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
-def made_up(chance: random.Random, number: int) -> tuple[dict[str, Any], Guilt]:
-    """A change, in each field of which its number can be read, unless it is null; and what is wrong with it."""
+def made_up(chance: random.Random, number: int, guilty: float) -> tuple[dict[str, Any], Guilt]:
+    """A change, in each field of which its number can be read, unless it is null; and what is wrong with it. `guilty`:
+    the share of those with which something is."""
     fields: dict[str, Any] = {}
     if chance.random() < 0.7:
         fields["note"] = None if chance.random() < 0.15 else f"{SECRET} {number}"
@@ -43,9 +44,9 @@ def made_up(chance: random.Random, number: int) -> tuple[dict[str, Any], Guilt]:
         fields["client_id"] = number
     if not fields:
         fields["note"] = f"{SECRET} {number}"
-    if chance.random() < 0.01:
-        return fields | {"colour": "red"}, "contract"
-    if chance.random() < 0.01:
+    if chance.random() < guilty:
+        if chance.random() < 0.5:
+            return fields | {"colour": "red"}, "contract"
         return fields | {"room_id": NO_SUCH_ROOM}, "api"
     return fields, None
 
@@ -53,9 +54,7 @@ def made_up(chance: random.Random, number: int) -> tuple[dict[str, Any], Guilt]:
 class Writers:
     """Some of them, on the same appointments, until told to stop."""
 
-    def __init__(
-        self, dsn: str, ledger: Ledger, *, appointments: int, per_s: float, seed: int, guilty: bool = True
-    ) -> None:
+    def __init__(self, dsn: str, ledger: Ledger, *, appointments: int, per_s: float, seed: int, guilty: float) -> None:
         """`per_s`: transactions a second, all together."""
         self._dsn = dsn
         self._ledger = ledger
@@ -116,9 +115,7 @@ class Writers:
         await savepoint.rollback()
 
     async def _insert(self, chance: random.Random, conn: asyncpg.Connection, appointment: str) -> int:
-        changes, guilt = made_up(chance, next(self._numbers))
-        if guilt and not self._guilty:
-            changes, guilt = {"note": changes.get("note")}, None
+        changes, guilt = made_up(chance, next(self._numbers), self._guilty)
         lane = "backfill" if chance.random() < 0.1 else "live"
         return await self._ledger.enter(conn, appointment, changes, lane=lane, guilt=guilt)
 
