@@ -52,6 +52,8 @@ class Claim:
     """Pending changes in id order; empty when others dealt with them in the meantime."""
     newest_id: int
     """The newest outbox id that the queue knew of when `changes` was read."""
+    unsure_ids: tuple[int, ...]
+    """Of each request that may have been done unheard, the newest change."""
     slot: Slot
 
     @property
@@ -180,6 +182,8 @@ class Settlement:
     """Seconds until the appointment is due again; None: as soon as there is more to send."""
     failures: int
     part_size: int | None
+    unsure_ids: tuple[int, ...]
+    """As in `Claim`, from now on."""
     verdicts: tuple[Verdict, ...] = ()
     answer: Answer | None = None
     attempts: tuple[Attempt, ...] = ()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import assert_never
 
 from worker.claims import (
@@ -67,6 +66,7 @@ def release(claim: Claim, breaches: Sequence[Breach] = (), outdated: Sequence[Ch
         due_in_s=0.0 if left else None,
         failures=claim.failures,
         part_size=claim.part_size,
+        unsure_ids=claim.unsure_ids,
         verdicts=_unsent(breaches, outdated),
         slots=_slots(claim, ()),
     )
@@ -86,6 +86,7 @@ def failed(claim: Claim, error: str, limits: Limits, chance: random.Random, sent
         due_in_s=limits.timeout_s + backoff_s(claim.failures, limits, chance) if left else None,
         failures=claim.failures + 1 if left else 0,
         part_size=claim.part_size,
+        unsure_ids=_with(claim.unsure_ids, claim.changes),
         verdicts=verdicts,
         attempts=_attempts(answered, tuple(change.id for change in claim.changes)),
         slots=tuple(slot for slot in _slots(claim, answered) if slot.answered_at is not None),
@@ -192,6 +193,7 @@ def _undecided(case: _Case) -> Settlement:
         due_in_s=0.0,
         failures=claim.failures,
         part_size=claim.part_size,
+        unsure_ids=_unsure(case),
         attempts=_attempts(case.sent, case.ids),
         slots=_slots(claim, case.sent),
         told=_told(claim, case.sent),
@@ -209,6 +211,7 @@ def _after_synced(case: _Case, outcome: Synced) -> Settlement:
         due_in_s=None,
         failures=0,
         part_size=_next_part(claim),
+        unsure_ids=tuple([one for one in claim.unsure_ids if one > changes[-1].id]),
         verdicts=tuple([_verdict(change, "synced", case.charged, None) for change in changes]),
         answer=Answer(
             fields=outcome.resource.documented(),
@@ -285,7 +288,7 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
         own_fault=outcome.reason if claim.suspect and outcome.status == 422 else None,
     )
     if len(case.sound) > 1 and not outcome.whole:
-        return replace(settlement, part_size=_smaller(case.sound), verdicts=case.pending(outcome.reason))
+        return replace(settlement, part_size=_smaller(case), verdicts=case.pending(outcome.reason))
     return replace(
         settlement,
         due_in_s=None,
@@ -296,12 +299,31 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
     )
 
 
-def _smaller(refused: Sequence[Change]) -> int:
-    """How many to fold at most after a refusal of so many. What went out together before what came since goes together
-    again: if that was done, and nobody heard of it, a part of it would set back what the rest has set."""
-    newest = refused[-1].attempts
-    before = len([*takewhile(lambda change: change.attempts > newest, refused)])
-    return before or halved(len(refused))
+def _unsure(case: _Case) -> tuple[int, ...]:
+    """What may have been done unheard, once these requests were made. What the API refuses now it has not done before
+    either."""
+    unsure_ids, newest_id = case.claim.unsure_ids, case.sound[-1].id
+    outcomes = [one.exchange.outcome for one in case.sent]
+    if isinstance(outcomes[-1], Rejected):
+        return tuple(unsure_id for unsure_id in unsure_ids if unsure_id != newest_id)
+    return _with(unsure_ids, case.sound) if any(map(_maybe_done, outcomes)) else unsure_ids
+
+
+def _maybe_done(outcome: Outcome) -> bool:
+    return isinstance(outcome, Unknown) or (isinstance(outcome, Retry) and 200 <= outcome.status < 300)
+
+
+def _with(unsure_ids: tuple[int, ...], changes: Sequence[Change]) -> tuple[int, ...]:
+    """The same, and a request of these changes."""
+    return (*unsure_ids, *(change.id for change in changes[-1:] if change.id not in unsure_ids))
+
+
+def _smaller(case: _Case) -> int:
+    """How many changes to fold at most after a refusal of so many. Those that may have been done together unheard go
+    together once more: a part of them would set back what the rest has set."""
+    size = len(case.sound)
+    unsure = [sum([change.id <= unsure_id for change in case.sound]) for unsure_id in case.claim.unsure_ids]
+    return max((together for together in unsure if 0 < together < size), default=halved(size))
 
 
 def _next_part(claim: Claim) -> int | None:

@@ -257,6 +257,7 @@ def _claim(row: Mapping[str, Any], asked_at: float) -> Claim:
         suspect=row["suspect"],
         changes=tuple([_change(newest, *values) for values in zip(*columns, strict=True)]),
         newest_id=row["newest_id"],
+        unsure_ids=tuple(row["unsure_ids"] or ()),
         slot=Slot(account=account, number=row["slot"], free_at=row["slot_free_at"], taken_at=asked_at),
     )
 
@@ -329,6 +330,7 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
                 s.failures,
                 s.part_size,
                 s.turned_away,
+                _array(s.unsure_ids) if s.unsure_ids else None,
             )
         )
         changes += [(nth, v.change_id, v.state, v.charged, v.error, v.messages) for v in s.verdicts]
@@ -339,7 +341,7 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
             (
                 claim.account,
                 claim.appointment_id,
-                "{" + ",".join(map(str, a.change_ids)) + "}",
+                _array(a.change_ids),
                 now - a.started_at,
                 a.duration_s * 1000,
                 a.http_status,
@@ -348,7 +350,11 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
             )
             for a in s.attempts
         ]
-    return [*_transposed(claims, 8), *_transposed(changes, 6), *_transposed(answers, 5), *_transposed(attempts, 8)]
+    return [*_transposed(claims, 9), *_transposed(changes, 6), *_transposed(answers, 5), *_transposed(attempts, 8)]
+
+
+def _array(ids: Sequence[int]) -> str:
+    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def _slot_columns(settlements: Sequence[Settlement], rest_s: Mapping[str, float]) -> list[list[Any]]:

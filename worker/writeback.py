@@ -252,6 +252,7 @@ def _without_answer(settlement: Settlement) -> Settlement:
         answer=None,
         due_in_s=None if given_up else STORE_BASE_S * 2**failures,
         failures=0 if given_up else failures,
+        unsure_ids=(*settlement.claim.unsure_ids, settlement.upto_id),
         verdicts=tuple(
             replace(verdict, state="parked" if given_up else None, error=reason)
             if verdict.state == "synced"

@@ -158,10 +158,10 @@ WITH asked AS MATERIALIZED (
     -- worker claimed and settled the appointment in between, or a person brought back a change, the two disagree, the
     -- token or `again` tells, and the row is left.
     SELECT c.account, c.appointment_id, c.slot, now() + c.worst_case AS slot_free_at, c.probing, c.pause_reason,
-           c.welcomed_at, seen.newest_id, p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
+           c.welcomed_at, seen.newest_id, seen.unsure_ids, p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
     FROM chosen c
     CROSS JOIN LATERAL (
-        SELECT q.newest_id FROM caspen_sync.queue q
+        SELECT q.newest_id, q.unsure_ids FROM caspen_sync.queue q
         WHERE q.account = c.account AND q.appointment_id = c.appointment_id
           AND q.token IS NOT DISTINCT FROM c.token AND q.again = c.again
         LIMIT 1
@@ -204,9 +204,12 @@ SET token = gen_random_uuid(),
     leased_until = now() + make_interval(secs => $5),
     worker = $3,
     again = 0,
-    newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)])
+    newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)]),
+    unsure_ids = CASE WHEN m.ids IS NULL OR m.ids[cardinality(m.ids)] = ANY (q.unsure_ids) THEN q.unsure_ids
+                      ELSE q.unsure_ids || m.ids[cardinality(m.ids)] END
 FROM matched m
 WHERE q.account = ANY (ARRAY[m.account]) AND q.appointment_id = m.appointment_id
 RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size, m.probing, m.pause_reason,
           coalesce(q.turned_away_at < m.welcomed_at, false) AS suspect,
-          m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at
+          m.newest_id, m.unsure_ids, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot,
+          m.slot_free_at

@@ -24,7 +24,7 @@ WITH arrived AS MATERIALIZED (
 ), idle AS MATERIALIZED (
     -- The lock is on the row's newest version, and the outbox is read as of this statement's start. Where they disagree, the
     -- token tells, see claim.sql, and the row is left.
-    SELECT v.account, v.appointment_id, seen.newest_id, seen.part_size, seen.turned_away_at
+    SELECT v.account, v.appointment_id, seen.newest_id, seen.unsure_ids, seen.part_size, seen.turned_away_at
     FROM arrived v
     CROSS JOIN LATERAL (
         SELECT q.token
@@ -34,14 +34,14 @@ WITH arrived AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) AS locked
     CROSS JOIN LATERAL (
-        SELECT q.newest_id, q.part_size, q.turned_away_at
+        SELECT q.newest_id, q.unsure_ids, q.part_size, q.turned_away_at
         FROM caspen_sync.queue q
         WHERE q.account = v.account AND q.appointment_id = v.appointment_id AND q.token IS NOT DISTINCT FROM locked.token
         LIMIT 1
     ) AS seen
 ), matched AS MATERIALIZED (
     SELECT v.account, v.appointment_id, v.lane, v.change_id, v.slot_free_at, f.slot, i.account IS NOT NULL AS known,
-           greatest(i.newest_id, v.change_id) AS newest_id, coalesce(i.turned_away_at < v.welcomed_at, false) AS suspect,
+           greatest(i.newest_id, v.change_id) AS newest_id, i.unsure_ids, coalesce(i.turned_away_at < v.welcomed_at, false) AS suspect,
            p.ids, p.changes, p.attempts, p.ages_s, p.traceparents, newer.set_by
     FROM arrived v
     LEFT JOIN idle i ON i.account = v.account AND i.appointment_id = v.appointment_id
@@ -88,15 +88,17 @@ WITH arrived AS MATERIALIZED (
         leased_until = now() + make_interval(secs => $4),
         worker = $2,
         again = 0,
-        newest_id = greatest(q.newest_id, m.newest_id, m.ids[cardinality(m.ids)])
+        newest_id = greatest(q.newest_id, m.newest_id, m.ids[cardinality(m.ids)]),
+        unsure_ids = CASE WHEN m.ids[cardinality(m.ids)] = ANY (q.unsure_ids) THEN q.unsure_ids
+                          ELSE q.unsure_ids || m.ids[cardinality(m.ids)] END
     FROM matched m
     WHERE m.known AND q.account = ANY (ARRAY[m.account]) AND q.appointment_id = m.appointment_id
     RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size
 ), fresh AS (
     -- Where a row came in between, this does nothing.
-    INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, leased_until, newest_id, token, worker)
+    INSERT INTO caspen_sync.queue AS q (account, appointment_id, lane, due_at, leased_until, newest_id, unsure_ids, token, worker)
     SELECT m.account, m.appointment_id, m.lane, now() + make_interval(secs => $4), now() + make_interval(secs => $4),
-           greatest(m.newest_id, m.ids[cardinality(m.ids)]), gen_random_uuid(), $2
+           greatest(m.newest_id, m.ids[cardinality(m.ids)]), m.ids[cardinality(m.ids):], gen_random_uuid(), $2
     FROM matched m
     WHERE NOT m.known
     ON CONFLICT (account, appointment_id) DO NOTHING
@@ -114,7 +116,7 @@ WITH arrived AS MATERIALIZED (
     WHERE r.account = ANY (ARRAY[m.account]) AND r.slot = m.slot
 )
 SELECT c.account, c.appointment_id, c.token, c.lane, c.failures, c.part_size, NULL::text AS probing, NULL::text AS pause_reason,
-       m.suspect, m.newest_id, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at,
+       m.suspect, m.newest_id, m.unsure_ids, m.ids, m.changes, m.attempts, m.ages_s, m.traceparents, m.set_by, m.slot, m.slot_free_at,
        EXISTS (SELECT FROM caspen_sync.arrival x
                WHERE x.account = m.account AND x.lane IN ('live', 'backfill')
                  AND (x.lane, x.change_id) <> (m.lane, m.change_id)) AS more

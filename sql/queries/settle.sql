@@ -3,16 +3,16 @@
 -- In, as columns of equal length, or of none where all of a column is null, which unnest fills up again:
 --   claims    $1 account text[], $2 appointment_id text[], $3 token uuid[], $4 newest id dealt with bigint[],
 --             $5 due again in float8[] (s; null: when there is more to send), $6 failures int[], $7 part_size int[],
---             $8 turned away with its account boolean[]
---   changes   $9 which claim int[] (from 1), $10 id bigint[], $11 new state text[] (null: stays pending),
---             $12 requests to charge int[], $13 last_error text[], $14 what the API said jsonb[]
---   answers   $15 which claim int[], $16 the typed fields jsonb[], $17 the whole answer jsonb[], $18 last_change_id bigint[],
---             $19 which change set each field jsonb[]
---   attempts  $20 account text[], $21 appointment_id text[], $22 change ids text[] (each an array literal),
---             $23 started so long ago float8[] (s), $24 duration float8[] (ms), $25 http_status smallint[],
---             $26 outcome text[], $27 error text[], $28 worker text
---   slots     $29 account text[], $30 slot int[], $31 free_at as taken timestamptz[], $32 free again in float8[] (s),
---             $33 answered 429 boolean[]: held back from now on, see hold_back.sql
+--             $8 turned away with its account boolean[], $9 unsure ids text[] (each an array literal)
+--   changes   $10 which claim int[] (from 1), $11 id bigint[], $12 new state text[] (null: stays pending),
+--             $13 requests to charge int[], $14 last_error text[], $15 what the API said jsonb[]
+--   answers   $16 which claim int[], $17 the typed fields jsonb[], $18 the whole answer jsonb[], $19 last_change_id bigint[],
+--             $20 which change set each field jsonb[]
+--   attempts  $21 account text[], $22 appointment_id text[], $23 change ids text[] (each an array literal),
+--             $24 started so long ago float8[] (s), $25 duration float8[] (ms), $26 http_status smallint[],
+--             $27 outcome text[], $28 error text[], $29 worker text
+--   slots     $30 account text[], $31 slot int[], $32 free_at as taken timestamptz[], $33 free again in float8[] (s),
+--             $34 answered 429 boolean[]: held back from now on, see hold_back.sql
 -- Out: the numbers of the claims that were still held, whether anything has failed or been rejected in a row in the
 -- claim's account, and whether its appointment is due again at once. A number that is missing has lost its lease, and of it nothing is written but the attempt, which is
 -- a fact, and the slot, which has a fence of its own.
@@ -21,14 +21,17 @@
 --
 -- The fence: a claim counts only while its token is the row's newest and its lease has not run out.
 WITH claim AS (
-    SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth::int
-    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[], $8::boolean[])
-        WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth)
+    SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, unsure_ids, nth::int
+    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::float8[], $6::int[], $7::int[], $8::boolean[],
+                $9::text[])
+        WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away,
+                              unsure_ids, nth)
 ), tried AS MATERIALIZED (
     -- Row by row, in the order of keys, as take_in locks them.
-    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.turned_away, c.nth,
+    SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.turned_away,
+           c.unsure_ids, c.nth,
            coalesce(q.held, false) AS held
-    FROM (SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, nth
+    FROM (SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, unsure_ids, nth
           FROM claim ORDER BY account COLLATE "C", appointment_id COLLATE "C") AS c
     LEFT JOIN LATERAL (
         SELECT true AS held FROM caspen_sync.queue q
@@ -58,6 +61,7 @@ WITH claim AS (
         worker = NULL,
         failures = h.failures,
         part_size = h.part_size,
+        unsure_ids = h.unsure_ids::bigint[],
         turned_away_at = CASE WHEN h.turned_away THEN clock_timestamp()
                               WHEN h.due_in_s IS NOT NULL THEN q.turned_away_at END,
         -- What was turned away with its account goes behind everybody else as a probe, and comes first when the account is
@@ -71,7 +75,7 @@ WITH claim AS (
     RETURNING h.nth, h.account, q.due_at <= clock_timestamp() AS due
 ), verdict AS MATERIALIZED (
     SELECT k.accounts[v.nth] AS account, v.nth, v.id, v.state, v.charged, v.error, v.messages
-    FROM unnest($9::int[], $10::bigint[], $11::text[], $12::int[], $13::text[], $14::jsonb[])
+    FROM unnest($10::int[], $11::bigint[], $12::text[], $13::int[], $14::text[], $15::jsonb[])
         AS v (nth, id, state, charged, error, messages)
     CROSS JOIN kept k
     WHERE k.held[v.nth]
@@ -100,7 +104,7 @@ WITH claim AS (
         f.client_package_id, f.case_id, f.starts_at, f.ends_at, f.duration, f.status, f.confirmed, f.confirmed_at,
         f.room_id, f.vehicle_id, f.resource_ids, f.note, f.cancellation_reason_id, f.cancellation_note,
         f.cancelled_at, f.created_at, r.resource, clock_timestamp(), r.last_change_id, r.set_by
-    FROM unnest($15::int[], $16::jsonb[], $17::jsonb[], $18::bigint[], $19::jsonb[])
+    FROM unnest($16::int[], $17::jsonb[], $18::jsonb[], $19::bigint[], $20::jsonb[])
         AS r (nth, fields, resource, last_change_id, set_by)
     CROSS JOIN kept k
     CROSS JOIN LATERAL jsonb_to_record(r.fields) AS f (
@@ -124,9 +128,9 @@ WITH claim AS (
     INSERT INTO caspen_sync.attempt (account, appointment_id, change_ids, started_at, duration_ms, http_status, outcome,
                                      error, worker)
     SELECT t.account, t.appointment_id, t.change_ids::bigint[], clock_timestamp() - make_interval(secs => t.age_s),
-           t.duration_ms, t.http_status, t.outcome, t.error, $28
-    FROM unnest($20::text[], $21::text[], $22::text[], $23::float8[], $24::float8[], $25::smallint[], $26::text[],
-                $27::text[])
+           t.duration_ms, t.http_status, t.outcome, t.error, $29
+    FROM unnest($21::text[], $22::text[], $23::text[], $24::float8[], $25::float8[], $26::smallint[], $27::text[],
+                $28::text[])
         AS t (account, appointment_id, change_ids, age_s, duration_ms, http_status, outcome, error)
     WHERE NOT EXISTS (SELECT FROM settled_before b
                       WHERE b.account = t.account AND b.appointment_id = t.appointment_id)
@@ -135,7 +139,7 @@ WITH claim AS (
     SELECT s.account, s.slot, clock_timestamp() + make_interval(secs => s.rest_s) AS free_at, s.throttled
     FROM (
         SELECT account, slot, taken, rest_s, throttled
-        FROM unnest($29::text[], $30::int[], $31::timestamptz[], $32::float8[], $33::boolean[])
+        FROM unnest($30::text[], $31::int[], $32::timestamptz[], $33::float8[], $34::boolean[])
             AS s (account, slot, taken, rest_s, throttled)
         ORDER BY account COLLATE "C", slot
     ) AS s

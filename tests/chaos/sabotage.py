@@ -209,7 +209,7 @@ SABOTAGES = [
         was="""                rows = await conn.fetch(query("settle"), *columns)
                 heard_again""",
         instead="""                first, second = [*columns], [*columns]
-                first[19:27], second[0:19] = [[]] * 8, [[]] * 19
+                first[20:28], second[0:20] = [[]] * 8, [[]] * 20
                 rows = await conn.fetch(query("settle"), *first)
                 await conn.fetch(query("settle"), *second)
                 heard_again""",

@@ -86,6 +86,7 @@ def settlement(claimed: Claim, *, due_in_s: float | None = None, answered_s_ago:
         due_in_s=due_in_s,
         failures=0 if due_in_s is None else claimed.failures + 1,
         part_size=claimed.part_size,
+        unsure_ids=claimed.unsure_ids,
         verdicts=tuple(
             Verdict(change_id=change.id, state=None, charged=1, error="no luck") for change in claimed.changes
         ),

@@ -29,12 +29,18 @@ class Appointment:
     synced: list[int] = field(default_factory=list)
     requests: int = 0
     part_size: int | None = None
+    unsure_ids: tuple[int, ...] = ()
     failures: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     def step(self, fault: Outcome | None = None) -> None:
         """One claim, one request, one settlement; `fault` instead of what the API would say."""
-        held = claim(self.pending[: self.part_size], failures=self.failures, part_size=self.part_size)
+        held = claim(
+            self.pending[: self.part_size],
+            failures=self.failures,
+            part_size=self.part_size,
+            unsure_ids=self.unsure_ids,
+        )
         sound, breaches = sift(held.changes, ids="integer")
         assert sound, "the tests write no breaches"
         outcome = fault or self._answer(fold(sound))
@@ -42,6 +48,7 @@ class Appointment:
         settlement = settle(held, sound, sent(outcome), limits, self.chance, breaches=breaches)
         self.requests += 1
         self.part_size, self.failures = settlement.part_size, settlement.failures
+        self.unsure_ids = settlement.unsure_ids
         verdicts = {verdict.change_id: verdict for verdict in settlement.verdicts}
         rest = []
         for change in self.pending:
@@ -182,6 +189,12 @@ class Unheard(Appointment):
         self._answer(fold(sound))
         self.step(UNKNOWN)
 
+    def died(self) -> None:
+        """The same, and whoever sent it dies. A claim says beforehand what it is about to send."""
+        sound, _ = sift(self.pending[: self.part_size], ids="integer")
+        self.unsure_ids = (*self.unsure_ids, sound[-1].id)
+        self._answer(fold(sound))
+
     def _answer(self, body: dict[str, Any]) -> Outcome:
         outcome = super()._answer(body)
         if outcome is not REJECTED:
@@ -191,10 +204,14 @@ class Unheard(Appointment):
 
 @given(
     rounds=st.lists(
-        st.tuples(st.lists(st.booleans(), max_size=4), st.sampled_from(["unheard", RETRY, UNKNOWN, None])), max_size=12
+        st.tuples(
+            st.lists(st.booleans(), max_size=4), st.sampled_from(["unheard", "died", RETRY, UNKNOWN, THROTTLED, None])
+        ),
+        max_size=12,
     )
 )
 @example(rounds=[([False, False], "unheard"), ([True], None)])
+@example(rounds=[([False, False], "died"), ([True], None)])
 @settings(max_examples=300)
 def test_what_was_done_unheard_is_not_set_back_by_a_part_of_it(rounds: list[tuple[list[bool], Any]]) -> None:
     """A fold that was maybe done, and then is refused with what came since, goes out again as it was. In parts, older
@@ -210,6 +227,8 @@ def test_what_was_done_unheard_is_not_set_back_by_a_part_of_it(rounds: list[tupl
             continue
         if fault == "unheard":
             appointment.unheard()
+        elif fault == "died":
+            appointment.died()
         else:
             appointment.step(fault)
     appointment.drain(appointment.requests + bound(total, total))

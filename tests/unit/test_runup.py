@@ -24,7 +24,7 @@ def told(
     """The settlement of a claim whose answer came at `at` and said this of the API."""
     held = replace(claim(notes(*ids), probing=probing), appointment_id=appointment, account=account)
     sign = Sign(kind=kind, started_at=at - 0.5, told_at=at, reason=reason, change_ids=ids, charged=1)
-    return Settlement(claim=held, upto_id=ids[-1], due_in_s=None, failures=0, part_size=None, sign=sign)
+    return Settlement(claim=held, upto_id=ids[-1], due_in_s=None, failures=0, part_size=None, unsure_ids=(), sign=sign)
 
 
 def appointments(*settlements: Settlement) -> list[tuple[str, str]]:

@@ -1,0 +1,84 @@
+"""What was sent, and may have been done without anybody hearing of it, is known to whoever claims the appointment next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.claims import accepted, claim_arrival, lease_over, registered, settle, settlement, the_claim
+from tests.support.database import Database
+from worker.claims import Claim
+from worker.store import Store
+
+LEASE_S = 0.3
+
+
+async def _claimed(store: Store, *, arriving: bool, lease_s: float = 60.0) -> Claim:
+    if not arriving:
+        return await the_claim(store, lease_s=lease_s)
+    got = await store.claim_arrival("default", timeout_s=30.0, lease_s=lease_s, max_changes=1000)
+    assert got is not None
+    return got[0]
+
+
+@pytest.mark.parametrize("arriving", [False, True], ids=["taken-in", "at-once"])
+async def test_what_a_dead_holder_claimed_is_known_to_the_next(database: Database, *, arriving: bool) -> None:
+    """Nothing is written back; the mark stands since before the request could go out."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    newest = await database.write("app_1", {"note": "b"})
+    first = await _claimed(store, arriving=arriving, lease_s=LEASE_S)
+    assert first.unsure_ids == ()
+    await lease_over(database, first)
+    later = await database.write("app_1", {"note": "c"})
+    second = await the_claim(store, lease_s=LEASE_S)
+    assert second.unsure_ids == (newest,)
+    await lease_over(database, second)
+    assert (await the_claim(store)).unsure_ids == (newest, later)
+
+
+async def test_the_same_is_known_once(database: Database) -> None:
+    """Whoever claims the same changes again adds nothing."""
+    store = await registered(database)
+    newest = await database.write("app_1", {"note": "a"})
+    for _ in range(3):
+        held = await the_claim(store, lease_s=LEASE_S)
+        await lease_over(database, held)
+    assert (await the_claim(store)).unsure_ids == (newest,)
+
+
+async def test_a_settlement_says_what_is_unsure_from_now_on(database: Database) -> None:
+    """It replaces what the claim wrote; nothing is null again."""
+    store = await registered(database)
+    change_id = await database.write("app_1", {"note": "a"})
+    held = await the_claim(store)
+    await settle(store, replace(settlement(held, due_in_s=0.0), unsure_ids=(3, 7)))
+    held = await the_claim(store)
+    assert held.unsure_ids == (3, 7)
+    assert await database.value("SELECT unsure_ids FROM caspen_sync.queue") == [3, 7, change_id]
+    assert await settle(store, replace(accepted(held), unsure_ids=())) == []
+    assert await database.value("SELECT unsure_ids FROM caspen_sync.queue") is None
+
+
+async def test_an_idle_appointment_is_claimed_at_once_with_what_is_unsure(database: Database) -> None:
+    """As when it is taken in first."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    held = await the_claim(store)
+    await settle(store, replace(accepted(held), unsure_ids=(3,)))
+    await database.write("app_1", {"note": "b"})
+    got = await claim_arrival(store)
+    assert got is not None
+    assert got[0].unsure_ids == (3,)
+
+
+async def test_who_lost_the_claim_changes_nothing_of_it(database: Database) -> None:
+    """The mark stays as the new holder has found it."""
+    store = await registered(database)
+    newest = await database.write("app_1", {"note": "a"})
+    held = await the_claim(store, lease_s=LEASE_S)
+    await lease_over(database, held)
+    await the_claim(store)
+    assert len(await settle(store, replace(settlement(held), unsure_ids=()))) == 1
+    assert await database.value("SELECT unsure_ids FROM caspen_sync.queue") == [newest]
