@@ -1,4 +1,4 @@
-"""What was sent, and may have been done without anybody hearing of it, is known to whoever claims the appointment next."""
+"""What was sent, and may have been done unheard, is known to whoever claims the appointment next."""
 
 from __future__ import annotations
 
