@@ -109,7 +109,8 @@ class Api:
         for throttle in self._throttles:
             check = throttle.check(now)
             assert check.allowed, f"request {request.number} is more than the limit: {type(throttle).__name__}"
-        assert now <= request.lands_until(self._timeout_s)
+        late_s = now - request.lands_until(self._timeout_s)
+        assert late_s <= 0, f"request {request.number} went out {late_s:.0f} s later than it may come in"
         for other in self._leases.on_wire:
             if other is not request and other.claim.appointment_id == name:
                 assert not other.sent or other.over, f"{name}: {other.number} was not over when {request.number} came"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -81,6 +81,10 @@ class Ledger:
             assert number > newest, f"{change.appointment}: change {number} was committed after {newest}"
             self.newest[change.appointment] = number
             self.committed[number] = change
+
+    def edit(self, number: int, body: Mapping[str, Any]) -> None:
+        """A person has mended this change."""
+        self.committed[number] = replace(self.committed[number], says=dict(body), kind=Kind.GOOD)
 
     def says(self, number: int) -> Mapping[str, Any]:
         return self.committed[number].says

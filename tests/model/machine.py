@@ -12,8 +12,9 @@ import aiohttp
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.model.api import Fate
+from tests.model.api import FAULTS_OF_THE_ACCOUNT, Fate
 from tests.model.ledger import FIELDS, Change, Kind, saying
+from tests.model.people import Action
 from tests.model.run import Run
 from tests.model.stage import Stage
 from tests.model.workers import Worker
@@ -24,6 +25,10 @@ T = TypeVar("T")
 APPOINTMENTS = ("app_a", "app_b", "app_c")
 WORKERS = 2
 
+AChange = tuple[str, dict[str, bool], Kind, str]
+"""Appointment, fields and whether they are null, kind, lane."""
+Changes = list[AChange]
+
 which = st.integers(0, 5)
 """One of several: it is taken modulo how many there are, so that whatever goes away leaves a failure playable."""
 appointments = st.sampled_from(APPOINTMENTS)
@@ -32,7 +37,8 @@ kinds = st.sampled_from([Kind.GOOD] * 6 + [Kind.BREACH, Kind.REFUSED])
 lanes = st.sampled_from(["live", "live", "live", "backfill"])
 # A little; past a backoff; half a timeout and a whole one; past a window; past a lease and a slot's worst case.
 spans = st.sampled_from([0.01, 1.0, 4.0, 15.0, 29.0, 31.0, 61.0, 80.0, 200.0])
-fates = st.sampled_from([Fate.DONE] * 4 + list(Fate))
+changes = st.tuples(appointments, fields, kinds, lanes)
+fates = st.sampled_from([Fate.DONE] * 6 + [fate for fate in Fate if fate not in FAULTS_OF_THE_ACCOUNT] * 2 + list(Fate))
 
 
 class Machine(RuleBasedStateMachine):
@@ -60,32 +66,30 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         seed=st.integers(0, 2**16),
-        max_attempts=st.sampled_from([20, 3]),
+        max_attempts=st.sampled_from([20, 3, 1]),
         coalesce=st.sampled_from([True, True, True, False]),
+        limit=st.sampled_from([1, 2, 4]),
+        down_after=st.sampled_from([2, 5]),
         hostile=st.booleans(),
+        backlog=st.lists(changes, min_size=1, max_size=6),
     )
-    def begins(self, seed: int, max_attempts: int, coalesce: bool, hostile: bool) -> None:
-        """`hostile`: what is loose lands at the last moment; else it never does."""
-        chance = random.Random(seed)
-        self.run = self.stage.loop.run_until_complete(
-            self.stage.begin(chance, max_attempts=max_attempts, coalesce=coalesce, hostile=hostile, workers=WORKERS)
-        )
+    def begins(self, seed: int, hostile: bool, backlog: Changes, **settings: Any) -> None:
+        """`hostile`: what is loose lands at the last moment; else it never does. `down_after`: 5 is never."""
+        begun = self.stage.begin(random.Random(seed), hostile=hostile, workers=WORKERS, **settings)
+        self.run = self.stage.loop.run_until_complete(begun)
+        self.commit(backlog)
 
     # -- writers -----------------------------------------------------------------------------------------------------
 
-    @rule(nth=which, appointment=appointments, fields=fields, kind=kinds, lane=lanes)
-    def writes(self, nth: int, appointment: str, fields: dict[str, bool], kind: Kind, lane: str) -> None:
+    @rule(nth=which, change=changes)
+    def writes(self, nth: int, change: AChange) -> None:
         writer = self.writer(nth)
-        if self.run.writers.may_insert(writer, appointment):
-            self.does(self.run.writers.insert(writer, self.change(appointment, fields, kind, lane)))
+        if self.run.writers.may_insert(writer, change[0]):
+            self.does(self.run.writers.insert(writer, self.change(*change)))
 
-    @rule(nth=which, appointment=appointments, fields=fields, kind=kinds, lane=lanes)
-    def writes_and_commits(self, nth: int, appointment: str, fields: dict[str, bool], kind: Kind, lane: str) -> None:
-        writer = self.writer(nth)
-        if self.run.writers.may_insert(writer, appointment):
-            self.does(self.run.writers.insert(writer, self.change(appointment, fields, kind, lane)))
-            if not writer.waiting:
-                self.does(self.run.writers.end(writer, commit=True))
+    @rule(backlog=st.lists(changes, min_size=1, max_size=3))
+    def writes_and_commits(self, backlog: Changes) -> None:
+        self.commit(backlog)
 
     @precondition(lambda self: self.run.writers.able)
     @rule(nth=which, commit=st.sampled_from([True, True, False]))
@@ -182,19 +186,32 @@ class Machine(RuleBasedStateMachine):
 
     # -- people and time ---------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.run.api.applied)
-    @rule(nth=which, discard=st.booleans())
-    def deals_with_a_parked_change(self, nth: int, discard: bool) -> None:
-        self.does(self.run.people.deal_with_parked(nth, discard=discard))
+    @precondition(lambda self: self.run.audit.ledger.committed)
+    @rule(nth=which, action=st.sampled_from(Action), fields=fields)
+    def deals_with_a_parked_change(self, nth: int, action: Action, fields: dict[str, bool]) -> None:
+        self.numbers += 1
+        self.does(self.run.people.deal_with_parked(nth, action, saying(self.numbers, fields, Kind.GOOD)))
 
     @precondition(lambda self: self.run.around.on_wire)
-    @rule(pause=st.booleans())
-    def pauses_or_resumes(self, pause: bool) -> None:
-        self.does(self.run.people.pause() if pause else self.run.people.resume())
+    @rule()
+    def pauses_or_resumes(self) -> None:
+        self.does(self.run.people.pause_or_resume())
 
     @rule(seconds=spans)
     def time_passes(self, seconds: float) -> None:
         self.does(self.run.pass_time(seconds))
+
+    @rule(nth=which, fates=st.lists(fates, min_size=1, max_size=3), seconds=spans)
+    def works(self, nth: int, fates: list[Fate], seconds: float) -> None:
+        """A worker does a round of all that it does, one request after the other, and then time passes."""
+        self.does(self.run.round(self.worker(nth), fates))
+        self.does(self.run.pass_time(seconds))
+
+    @rule(nth=which, news=changes, fates=st.lists(fates, min_size=1, max_size=3), seconds=spans)
+    def has_news_and_works(self, nth: int, news: AChange, fates: list[Fate], seconds: float) -> None:
+        """The same, with something new to do."""
+        self.commit([news])
+        self.works(nth, fates, seconds)
 
     @rule(seconds=spans)
     def all_goes_well_for(self, seconds: float) -> None:
@@ -225,6 +242,14 @@ class Machine(RuleBasedStateMachine):
 
     def one(self, several: Any, nth: int) -> Any:
         return several[nth % len(several)]
+
+    def commit(self, backlog: Changes) -> None:
+        """A transaction for each of them, where no other one is in the way."""
+        for change in backlog:
+            writer = next((writer for writer in self.run.writers.all if not writer.is_open), None)
+            if writer and self.run.writers.is_free(change[0]):
+                self.does(self.run.writers.insert(writer, self.change(*change)))
+                self.does(self.run.writers.end(writer, commit=True))
 
     def change(self, appointment: str, fields: dict[str, bool], kind: Kind, lane: str) -> Change:
         self.numbers += 1

@@ -31,7 +31,6 @@ from worker.store import Store
 from worker.token import account_token
 
 WRITERS = 3
-LIMIT = 3
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -50,13 +49,11 @@ class Stage:
     requests: int = 0
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    async def begin(
-        self, chance: random.Random, *, max_attempts: int, coalesce: bool, hostile: bool, workers: int
-    ) -> Run:
-        """Another run."""
+    async def begin(self, chance: random.Random, *, hostile: bool, workers: int, **settings_of: Any) -> Run:
+        """Another run. `settings_of`: see `_settings`."""
         self.runs += 1
         account = f"clinic-{next(self._numbers)}"
-        settings = _settings(account, max_attempts=max_attempts, coalesce=coalesce)
+        settings = _settings(account, **settings_of)
         await Store(self.pool, worker="model").register(settings.accounts, timeout_s=settings.api.timeout_s)
         ledger, on_wire = Ledger(), list[Request]()
         leases = Leases(settings.api.timeout_s, on_wire)
@@ -130,7 +127,7 @@ async def _open(dsn: str, loop: asyncio.AbstractEventLoop, clock: Clock) -> Stag
     return Stage(loop=loop, pool=pool, control=control, writers=writers, clock=clock)
 
 
-def _settings(account: str, *, max_attempts: int, coalesce: bool) -> Settings:
-    limits = {"rate_limit": LIMIT, "live_reserve": 0.34, "token": "a-token-of-the-model"}
-    retry = {"max_attempts": max_attempts, "down_after": 2, "rejected_after": 2, "backoff_max_s": 60.0}
+def _settings(account: str, *, limit: int, max_attempts: int, down_after: int, coalesce: bool) -> Settings:
+    limits = {"rate_limit": limit, "live_reserve": 0.34, "token": "a-token-of-the-model"}
+    retry = {"max_attempts": max_attempts, "down_after": down_after, "rejected_after": 2, "backoff_max_s": 60.0}
     return Settings.model_validate({"accounts": {account: limits}, "retry": retry, "worker": {"coalesce": coalesce}})

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.model import plainly
 from tests.model.machine import Machine
 from tests.model.stage import Stage, staged
 from tests.support.database import with_database
@@ -49,6 +50,7 @@ def run(stage: Stage, examples: int) -> None:
                 max_examples=examples,
                 stateful_step_count=STEPS,
                 deadline=None,
+                backend=plainly.NAME,
                 print_blob=True,
                 database=None,
                 report_multiple_bugs=False,

@@ -55,6 +55,7 @@ class Request:
     reply: Reply | None = None
     """What the API said, when its maker has not heard it yet."""
     given_up_at: float | None = None
+    """When its maker heard an answer, an error or nothing for too long, or died."""
 
     def lands_until(self, timeout_s: float) -> float:
         """Until when it may count, and take effect, at the latest: what the README says of a server's slowness."""
@@ -124,11 +125,9 @@ class _Going:
             request.sent = True
             flight.moved.set()
             reply = await request.answered
-        except BaseException:
+        finally:
             request.given_up_at = session.now()
-            raise
         if reply.error:
-            request.given_up_at = session.now()
             raise reply.error
         return _Response(reply)
 

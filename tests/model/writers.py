@@ -56,6 +56,10 @@ class Writers:
         """Those that have a transaction, and wait for nobody."""
         return [writer for writer in self.all if writer.is_open and not writer.waiting]
 
+    def is_free(self, appointment: str) -> bool:
+        """Whether a writer would wait for nobody."""
+        return all(appointment not in writer.locks | {writer.wants} for writer in self.all)
+
     def may_insert(self, writer: Writer, appointment: str) -> bool:
         """Whether it is free, and nobody would wait for ever: a deadlock takes Postgres a second to find. Of several that
         wait for the same appointment nobody could say who is next."""

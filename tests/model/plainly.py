@@ -1,0 +1,18 @@
+"""Plain chance for hypothesis: each run is drawn anew.
+
+By itself it makes five more runs of each one that it draws, by repeating parts of it, which are hardly new to us; and ones that
+end early, or where next to nothing is allowed, to be quick with simple faults. Shrinking stays as it is.
+"""
+
+from __future__ import annotations
+
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
+
+NAME = "plainly"
+
+
+class Plainly(HypothesisProvider):
+    """Draws as hypothesis does, and leaves the choice of runs to chance."""
+
+
+AVAILABLE_PROVIDERS[NAME] = f"{__name__}.Plainly"
