@@ -49,7 +49,8 @@ class Audit:
         """Rule 2: an older change goes over a newer one only where that was given up."""
         for name, field, number, newer in self.api.doubts:
             state = await self.conn.fetchval(_STATE, self.account, newer)
-            assert state in ("parked", "discarded"), f"{name}.{field}: change {number} was written over {newer}, {state}"
+            given_up = state in ("parked", "discarded") or newer in self.ledger.edited
+            assert given_up, f"{name}.{field}: change {number} was written over {newer}, {state}"
         self.api.doubts.clear()
 
     async def after_a_drain(self, *, attempts: int) -> None:
@@ -78,7 +79,7 @@ class Audit:
         if state == "parked" and kind is Kind.GOOD:
             assert error.startswith("gave up after"), what
         if state == "discarded" and number not in self.ledger.discarded:
-            assert number in self.ledger.retried, what
+            assert error.startswith("superseded"), what
 
     def _judge_appointment(
         self, name: str, changes: Sequence[Mapping[str, Any]], synced: Mapping[str, Any] | None
@@ -86,7 +87,12 @@ class Audit:
         last = {
             field: row["id"] for row in changes if row["state"] == "synced" for field in self.ledger.says(row["id"])
         }
-        given_up = {row["id"] for row in changes if row["state"] != "synced"} & self.api.applied
+        for row in changes:
+            if row["state"] == "discarded" and row["id"] not in self.ledger.discarded:
+                left = {field for field in self.ledger.says(row["id"]) if last.get(field, 0) < row["id"]}
+                assert not left, f"{name}: change {row['id']} is discarded, and nothing newer set {left}"
+        given_up = {r["id"] for r in changes if r["state"] != "synced" or r["id"] in self.ledger.edited}
+        given_up &= self.api.applied
         assert (synced is not None) is bool(last), f"{name}: synced state: {synced}"
         if synced is None:
             return

@@ -71,7 +71,7 @@ class Ledger:
 
     committed: dict[int, Change] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    retried: set[int] = field(default_factory=set)
+    edited: set[int] = field(default_factory=set)
     discarded: set[int] = field(default_factory=set)
 
     def commit(self, changes: Mapping[int, Change]) -> None:
@@ -84,6 +84,7 @@ class Ledger:
 
     def edit(self, number: int, body: Mapping[str, Any]) -> None:
         """A person has mended this change."""
+        self.edited.add(number)
         self.committed[number] = replace(self.committed[number], says=dict(body), kind=Kind.GOOD)
 
     def says(self, number: int) -> Mapping[str, Any]:

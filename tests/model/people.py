@@ -50,7 +50,6 @@ class People:
                 self.ledger.edit(change.id, body)
             else:
                 await parked.retry(conn, [change], _BY)
-            self.ledger.retried.add(change.id)
 
     async def pause_or_resume(self) -> None:
         kind = await self.pool.fetchval(_PAUSED, self.account)
