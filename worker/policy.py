@@ -83,7 +83,7 @@ def failed(claim: Claim, error: str, limits: Limits, chance: random.Random, sent
     return Settlement(
         claim=claim,
         upto_id=claim.changes[-1].id if claim.changes else claim.newest_id,
-        due_in_s=limits.timeout_s + backoff_s(claim.failures, limits, chance) if left else None,
+        due_in_s=limits.timeout_s + (backoff_s(claim.failures, limits, chance) if left else 0.0),
         failures=claim.failures + 1 if left else 0,
         part_size=claim.part_size,
         unsure_ids=_with(claim.unsure_ids, claim.changes),
@@ -243,7 +243,8 @@ def _after_failure(case: _Case, outcome: NotSent | Retry | Unknown) -> Settlemen
         # One of them may be what the API stumbles over; only a change that failed by itself is given up.
         return replace(settlement, part_size=halved(len(case.sound)), verdicts=case.pending(outcome.reason))
     if tried[0].state == "parked":
-        return replace(settlement, due_in_s=None, failures=0, part_size=_next_part(case.claim), verdicts=tried)
+        # The API may be at it still: what comes next, a newer change or a person's, waits as after any unknown outcome.
+        return replace(settlement, due_in_s=rest or None, failures=0, part_size=_next_part(case.claim), verdicts=tried)
     return replace(settlement, verdicts=tried)
 
 

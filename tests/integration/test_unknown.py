@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.support.audit import assert_no_overlap
 from tests.support.canary import NOTE
+from tests.support.claims import claim, registered, settle, the_claim
 from tests.support.database import Database
 from tests.support.processes import TOKEN, environment, services, stop
+from tests.support.settlements import LIMITS, RETRY, UNKNOWN
 from tests.support.waiting import eventually
+from worker import clock, policy
+from worker.outcome import Exchange
+from worker.policy import Sent
 from worker.sandbox import Sandbox, SandboxSettings
 
 TIMEOUT_S = 1.5
@@ -91,3 +98,26 @@ async def test_done_and_not_told_is_sent_again(database: Database, fault: str) -
     assert await database.value("SELECT note FROM caspen_sync.appointment") == NEW
     assert await database.value("SELECT attempts FROM caspen_sync.outbox") == len(sandbox.log)
     assert await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'retry'") >= 1
+
+
+@pytest.mark.parametrize(("status", "rests"), [(None, True), (503, False)])
+async def test_what_follows_a_change_that_was_given_up_waits_too(
+    database: Database, status: int | None, rests: bool
+) -> None:
+    """The last request that a change may have was not answered, so it parks; the API may be at it still, and its old value
+    must not land after a newer one. Where the API has answered, the newer one goes out at once."""
+    store = await registered(database, timeout_s=LIMITS.timeout_s)
+    await database.write("app_1", {"note": OLD})
+    claimed = await the_claim(store)
+    outcome = UNKNOWN if status is None else RETRY
+    now = clock.now()
+    sent = Sent(slot=claimed.slot, exchange=Exchange(outcome=outcome, started_at=now, ended_at=now))
+    limits = replace(LIMITS, max_attempts=1)
+    assert await settle(store, policy.settle(claimed, claimed.changes, [sent], limits, random.Random(1))) == []
+    await database.write("app_1", {"note": NEW})
+    await store.take_in(["default"])
+    assert len(await claim(store)) == (0 if rests else 1)
+    rest_s = await database.value(
+        "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM caspen_sync.queue WHERE leased_until IS NULL"
+    )
+    assert not rests or LIMITS.timeout_s - 10 < rest_s <= LIMITS.timeout_s

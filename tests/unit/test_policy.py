@@ -231,7 +231,7 @@ def test_a_slot_that_was_used_twice_cools_from_its_last_use() -> None:
 @pytest.mark.parametrize("outcome", [RETRY, UNKNOWN])
 def test_a_change_that_had_all_its_requests_is_parked(outcome: Outcome) -> None:
     """Only one that failed by itself: of several that were folded, any may be what the API stumbles over, and so they
-    are sent in parts first."""
+    are sent in parts first. Where the API may be at it still, whatever comes next for the appointment waits."""
     changes = (*notes(1, attempts=19), *notes(2, attempts=18))
     settlement = settled(outcome, changes=changes)
     assert states(settlement) == [(1, None, 1), (2, None, 1)]
@@ -241,7 +241,7 @@ def test_a_change_that_had_all_its_requests_is_parked(outcome: Outcome) -> None:
     alone = settled(outcome, changes=changes[:1], failures=19)
     assert states(alone) == [(1, "parked", 1)]
     assert alone.verdicts[0].error == f"gave up after 20 attempts: {outcome.reason}"  # type: ignore[union-attr]
-    assert (alone.due_in_s, alone.failures) == (None, 0)
+    assert (alone.due_in_s, alone.failures) == (LIMITS.timeout_s if outcome is UNKNOWN else None, 0)
     assert settled(outcome, changes=changes[:1], part_size=1).part_size == 2
 
 
@@ -342,7 +342,7 @@ def test_a_fault_of_our_own_is_treated_as_an_unknown_outcome() -> None:
     assert {verdict.error for verdict in settlement.verdicts} == {"internal error (KeyError); see the log"}
     worn_out = failed(claim(notes(1, attempts=19), failures=3), "KeyError", LIMITS, CHANCE)
     assert states(worn_out) == [(1, "parked", 1)]
-    assert (worn_out.due_in_s, worn_out.failures, worn_out.upto_id) == (None, 0, 1)
+    assert (worn_out.due_in_s, worn_out.failures, worn_out.upto_id) == (LIMITS.timeout_s, 0, 1)
     assert failed(claim(()), "KeyError", LIMITS, CHANCE).upto_id == 77
 
 
