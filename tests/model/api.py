@@ -55,6 +55,7 @@ class Fate(Enum):
 
 
 FAULTS_OF_THE_ACCOUNT = (Fate.TOKEN_401, Fate.FORBIDDEN_403, Fate.STRANGER_429)
+LOOSE = tuple(fate for fate in Fate if fate.value.loose)
 
 
 class Api:
@@ -145,5 +146,3 @@ class Api:
         headers = [("Retry-After", "20")] if fate is Fate.STRANGER_429 else []
         return Reply(status=status, headers=headers, body=body[: len(body) // 2] if lot.cut else body, cut=lot.cut)
 
-
-__all__ = ["EDGE_S", "FAULTS_OF_THE_ACCOUNT", "Api", "Fate"]
