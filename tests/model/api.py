@@ -1,6 +1,7 @@
 """The API: the sandbox's throttles and appointments, called in simulated time, and the faults that the model draws.
 
-It judges what it sees: the budget by both readings of the throttle, overlap and order for each appointment (rules 2 and 4).
+It judges what it sees: the budget by both readings of the throttle, overlap and order for each appointment, which are
+rules 2 and 4.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import Enum
 
 import aiohttp
 
-from tests.model.leases import EDGE_S, Leases
+from tests.model.leases import Leases
 from tests.model.ledger import Kind, Ledger, as_answered
 from tests.model.wire import Reply, Request
 from worker.sandbox import Appointments, routes
@@ -62,8 +63,18 @@ class Api:
     """What stands at the other end of the wire."""
 
     def __init__(
-        self, *, limit: int, window_s: float, timeout_s: float, ledger: Ledger, leases: Leases, now: Callable[[], float]
+        self,
+        *,
+        limit: int,
+        window_s: float,
+        timeout_s: float,
+        folds: bool,
+        ledger: Ledger,
+        leases: Leases,
+        now: Callable[[], float],
     ) -> None:
+        """`folds`: whether the workers send all changes of an appointment together."""
+        self._folds = folds
         self._throttles = [make_throttle(name, limit=limit, window_s=window_s) for name in ("rolling", "fixed")]
         self._timeout_s = timeout_s
         self._ledger = ledger
@@ -115,7 +126,7 @@ class Api:
         for other in self._leases.on_wire:
             if other is not request and other.claim.appointment_id == name:
                 assert not other.sent or other.over, f"{name}: {other.number} was not over when {request.number} came"
-        for number in request.ids:
+        for number in request.says:
             assert number in self._ledger.committed, f"change {number} was sent and never committed"
             assert self._ledger.committed[number].kind is not Kind.BREACH, f"change {number} breaks the contract"
 
@@ -126,15 +137,16 @@ class Api:
             return answer
         setters = self.setters[name]
         for field, value in request.body.items():
-            by = max((n for n in request.ids if self._ledger.says(n).get(field, request) == value), default=0)
+            by = max((n for n, says in request.says.items() if says.get(field, request) == value), default=0)
             assert by, f"{name}.{field}: nobody wrote {value!r}"
             last = setters.get(field, 0)
-            # A fold that is sent in parts, since one of its changes is refused, goes over what it has sent before.
-            if by < last and request.claim.part_size is None:
+            # A fold that is sent in parts, since one of its changes is refused, goes over what it has sent before; and so
+            # do changes that were given up, brought back, and go one by one.
+            if by < last and request.claim.part_size is None and self._folds:
                 self.doubts.append((name, field, by, last))
             setters[field] = by
             assert self.appointments[name][field] == as_answered(field, value)
-        self.applied.update(request.ids)
+        self.applied.update(request.says)
         return answer
 
     def _reply(self, lot: _Lot, answer: Answer, fate: Fate) -> Reply:
@@ -145,4 +157,3 @@ class Api:
             body = lot.body
         headers = [("Retry-After", "20")] if fate is Fate.STRANGER_429 else []
         return Reply(status=status, headers=headers, body=body[: len(body) // 2] if lot.cut else body, cut=lot.cut)
-

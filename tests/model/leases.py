@@ -49,7 +49,7 @@ class Leases:
         return self.holds(claim, now) is not False
 
     def settled(self, claim: Claim) -> None:
-        """This claim was written back."""
+        """A worker has written this claim back."""
         held = self._held.get(claim.appointment_id)
         if held is not None and held.token == claim.token:
             del self._held[claim.appointment_id]

@@ -1,7 +1,7 @@
 """Plain chance for hypothesis: each run is drawn anew.
 
-By itself it makes five more runs of each one that it draws, by repeating parts of it, which are hardly new to us; and ones that
-end early, or where next to nothing is allowed, to be quick with simple faults. Shrinking stays as it is.
+By itself it makes five more runs of each one that it draws, by repeating parts of it; for us those are hardly new.
+Shrinking stays as it is.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from worker.store import Outlook
 
 # How often a drain may look for work before it is taken for one that never ends.
 ROUNDS_MAX = 200
-# Where every change that is left is a bad one, the account is paused for it, and probed, until another one is accepted: as
-# where a clinic goes on working, there is another one now and then.
+# Where every change that is left is a bad one, the account is paused for it, and probed, until another one is accepted.
+# As where a clinic goes on working, there is another one now and then.
 NEWS_EVERY = 10
 CLAIMS_AT_ONCE = 3
 
@@ -112,8 +112,8 @@ class Run:
             await worker.hear()
 
     async def round(self, worker: Worker, fates: Sequence[Fate]) -> None:
-        """It hears what there is, takes in, claims, sends, and writes back what is over; the n-th request meets the n-th
-        fate."""
+        """It hears what there is, takes in, claims, sends, and writes back what is over; the first request meets the
+        first fate, and so on."""
         await worker.hear()
         await self.set_out(worker)
         for fate in fates:
@@ -146,6 +146,7 @@ class Run:
             await self.set_out(worker)
             if not worker.idle:
                 await self._get_done(worker)
+                await self.audit.doubts()
                 continue
             (outlook,) = await worker.store.outlook([self.around.account])
             if not outlook.waits:

@@ -1,4 +1,4 @@
-"""Ways to break the product, one rule at a time: each a text that stands once in one file, and what is put in its place."""
+"""Ways to break the product, one rule at a time: each a text that stands once in one file, and what takes its place."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ class Stage:
             limit=limits.rate_limit,
             window_s=limits.rate_window_s,
             timeout_s=settings.api.timeout_s,
+            folds=settings.worker.coalesce,
             ledger=ledger,
             leases=leases,
             now=self.clock.now,

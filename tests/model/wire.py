@@ -41,8 +41,8 @@ class Request:
 
     number: int
     claim: Claim
-    ids: tuple[int, ...]
-    """The changes that it was folded from."""
+    says: dict[int, Any]
+    """The changes that it was folded from, by their ids, as they were then."""
     body: dict[str, Any]
     due_at: float
     """When its maker gives it up."""
@@ -153,7 +153,7 @@ class Session:
         request = flight.request = Request(
             number=len(self._on_wire),
             claim=flight.delivery.claim,
-            ids=tuple(change.id for change in flight.delivery.sound),
+            says={change.id: change.changes for change in flight.delivery.sound},
             body=json.loads(data),
             due_at=min(self.now() + self._timeout_s, deadline),
             connected=loop.create_future(),
@@ -169,5 +169,5 @@ class ModelCaspen(Caspen):
     @classmethod
     def over(cls, session: Session, timeout_s: float) -> Self:
         client = cls(BASE_URL, timeout_s=timeout_s, now=session.now)
-        client._session = session  # noqa: SLF001
+        client._session = session
         return client

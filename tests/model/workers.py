@@ -1,4 +1,4 @@
-"""Workers, put together out of the product's own parts and taken step by step, so that every interleaving is a schedule.
+"""Workers, put together out of the product's own parts and taken step by step, so that any interleaving is a schedule.
 
 A worker that is not taken further is frozen; one that is dropped was killed.
 """
@@ -178,7 +178,7 @@ class Worker:
         batch = [self._sender.settlement(delivery) for delivery in self.done]
         self.done = []
         if batch:
-            written = await self._write_back._write(batch)  # noqa: SLF001  one batch of its loop
+            written = await self._write_back._write(batch)
             for paused in written.paused:
                 self._sender.paused(paused.account)
 
@@ -220,4 +220,3 @@ class Worker:
             await flight.task
             self.flights.remove(flight)
             self.done.append(flight.delivery)
-

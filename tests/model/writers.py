@@ -61,8 +61,8 @@ class Writers:
         return all(appointment not in writer.locks | {writer.wants} for writer in self.all)
 
     def may_insert(self, writer: Writer, appointment: str) -> bool:
-        """Whether it is free, and nobody would wait for ever: a deadlock takes Postgres a second to find. Of several that
-        wait for the same appointment nobody could say who is next."""
+        """Whether it is free, and nobody would wait for ever: a deadlock takes Postgres a second to find. Of several
+        that wait for the same appointment nobody could say who is next."""
         if writer.waiting:
             return False
         holder = self._holder(appointment, but=writer)
@@ -112,8 +112,7 @@ class Writers:
         for writer in self.all:
             if writer.waiting:
                 writer.waiting.cancel()
-            while writer.waiting and not writer.waiting.done():
-                await asyncio.sleep(0.001)
+                await asyncio.wait({writer.waiting})
             writer.waiting = writer.wants = None
         for writer in self.all:
             if writer.is_open:
