@@ -122,6 +122,7 @@ class Api:
             check = throttle.check(now)
             assert check.allowed, f"request {request.number} is more than the limit: {type(throttle).__name__}"
         late_s = now - request.lands_until(self._timeout_s)
+        assert self._leases.covers(claim, now), f"request {request.number} came in when its lease was over"
         assert late_s <= 0, f"request {request.number} went out {late_s:.0f} s later than it may come in"
         for other in self._leases.on_wire:
             if other is not request and other.claim.appointment_id == name:
@@ -132,6 +133,7 @@ class Api:
 
     def _apply(self, request: Request) -> Answer:
         name = request.claim.appointment_id
+        assert self._leases.covers(request.claim, self._now()), f"request {request.number} was done after its lease"
         answer = routes.update(self.appointments, name, request.body, self._now())
         if answer.status != OK:
             return answer
@@ -140,8 +142,8 @@ class Api:
             by = max((n for n, says in request.says.items() if says.get(field, request) == value), default=0)
             assert by, f"{name}.{field}: nobody wrote {value!r}"
             last = setters.get(field, 0)
-            # A fold that is sent in parts, since one of its changes is refused, goes over what it has sent before; and so
-            # do changes that were given up, brought back, and go one by one.
+            # A fold that is sent in parts, since one of its changes is refused, goes over what it has sent before.
+            # So do changes that were given up, brought back, and go one by one.
             if by < last and request.claim.part_size is None and self._folds:
                 self.doubts.append((name, field, by, last))
             setters[field] = by

@@ -44,9 +44,10 @@ class Leases:
             return False
         return None if abs(held.ends_at - now) < EDGE_S else now < held.ends_at
 
-    def is_newest(self, claim: Claim, now: float) -> bool:
-        """Whether nobody could have claimed the appointment since."""
-        return self.holds(claim, now) is not False
+    def covers(self, claim: Claim, now: float) -> bool:
+        """Whether nobody could have claimed the appointment since, as far as it was not written back meanwhile."""
+        held = self._held.get(claim.appointment_id)
+        return held is None or (held.token == claim.token and now <= held.ends_at)
 
     def settled(self, claim: Claim) -> None:
         """A worker has written this claim back."""

@@ -33,7 +33,7 @@ which = st.integers(0, 5)
 """One of several: it is taken modulo how many there are, so that whatever goes away leaves a failure playable."""
 appointments = st.sampled_from(APPOINTMENTS)
 fields = st.dictionaries(st.sampled_from(FIELDS), st.booleans(), min_size=1, max_size=3)
-kinds = st.sampled_from([Kind.GOOD] * 6 + [Kind.BREACH, Kind.REFUSED])
+kinds = st.sampled_from([Kind.GOOD] * 4 + [Kind.BREACH, Kind.REFUSED])
 lanes = st.sampled_from(["live", "live", "live", "backfill"])
 # A little; past a backoff; half a timeout and a whole one; past a window; past a lease and a slot's worst case.
 spans = st.sampled_from([0.01, 0.01, 1.0, 4.0, 15.0, 29.0, 31.0, 61.0, 80.0, 200.0])
@@ -190,8 +190,11 @@ class Machine(RuleBasedStateMachine):
     # -- people and time ---------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.run.audit.ledger.committed)
-    @rule(nth=which, action=st.sampled_from(Action), fields=fields)
-    def deals_with_a_parked_change(self, nth: int, action: Action, fields: dict[str, bool]) -> None:
+    @rule(nth=which, action=st.sampled_from(Action), fields=fields, meanwhile=st.booleans())
+    def deals_with_a_parked_change(self, nth: int, action: Action, fields: dict[str, bool], meanwhile: bool) -> None:
+        """`meanwhile`: while a worker holds whatever it could get."""
+        if meanwhile:
+            self.does(self.run.set_out(self.worker(nth)))
         self.numbers += 1
         self.does(self.run.people.deal_with_parked(nth, action, saying(self.numbers, fields, Kind.GOOD)))
 

@@ -73,6 +73,12 @@ SABOTAGES = (
         "rest = 0.0",
     ),
     Sabotage(
+        "no rest after the last request of a change that is given up",
+        "worker/policy.py",
+        "due_in_s=rest or None, failures=0",
+        "due_in_s=None, failures=0",
+    ),
+    Sabotage(
         "no lock before the id",
         "sql/migrations/0002_triggers.sql",
         "ON CONFLICT (account, appointment_id) DO UPDATE SET account = excluded.account WHERE false;",

@@ -72,6 +72,7 @@ def test_whatever_happens_the_rules_hold(stage: Stage) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(0 if EXAMPLES else 600)
 def test_whatever_happens_for_longer_the_rules_hold(stage: Stage) -> None:
     """The same, for as long as there is time; CASPEN_SYNC_MODEL_EXAMPLES takes a night."""
-    run(stage, EXAMPLES or 400)
+    run(stage, EXAMPLES or 250)
