@@ -50,6 +50,7 @@ class Fate(Enum):
     RESET_AFTER = _Lot(None, applied=True, reset=True)
     SILENCE = _Lot(None, applied=True)
     LOST = _Lot(None, received=False)
+    HANGS = _Lot(None, received=False, loose=True)
     TOKEN_401 = _Lot(401)
     FORBIDDEN_403 = _Lot(403)
     STRANGER_429 = _Lot(429)

@@ -33,6 +33,14 @@ SELECT appointment_id, resource, last_change_id, set_by, note, room_id, vehicle_
 FROM caspen_sync.appointment WHERE account = $1
 """
 _ATTEMPTS = "SELECT count(*) FROM caspen_sync.attempt WHERE account = $1"
+_FORGOTTEN = """
+SELECT o.id
+FROM caspen_sync.outbox o
+LEFT JOIN caspen_sync.queue q USING (account, appointment_id)
+LEFT JOIN caspen_sync.arrival a ON a.account = o.account AND a.lane = o.lane AND a.change_id = o.id
+WHERE o.account = $1 AND o.state = 'pending' AND a.change_id IS NULL AND coalesce(q.due_at, 'infinity') = 'infinity'
+LIMIT 1
+"""
 _STATE = "SELECT state FROM caspen_sync.outbox WHERE account = $1 AND id = $2"
 
 
@@ -45,8 +53,11 @@ class Audit:
     ledger: Ledger
     api: Api
 
-    async def doubts(self) -> None:
-        """Rule 2: an older change goes over a newer one only where that was given up."""
+    async def meanwhile(self) -> None:
+        """What must hold after every step. Rule 1: the queue knows of whatever is pending. Rule 2: an older change goes
+        over a newer one only where that was given up."""
+        forgotten = await self.conn.fetchval(_FORGOTTEN, self.account)
+        assert forgotten is None, f"change {forgotten} is pending, and nobody will ever come for it"
         for name, field, number, newer in self.api.doubts:
             state = await self.conn.fetchval(_STATE, self.account, newer)
             given_up = state in ("parked", "discarded") or newer in self.ledger.edited

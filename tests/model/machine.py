@@ -61,8 +61,7 @@ class Machine(RuleBasedStateMachine):
 
         async def taken() -> T:
             done = await step
-            if self.run.api.doubts:
-                await self.run.audit.doubts()
+            await self.run.audit.meanwhile()
             return done
 
         return self.stage.loop.run_until_complete(taken())
@@ -207,17 +206,17 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.does(self.run.pass_time(seconds))
 
-    @rule(nth=which, fates=st.lists(fates, min_size=1, max_size=3), seconds=spans)
-    def works(self, nth: int, fates: list[Fate], seconds: float) -> None:
+    @rule(nth=which, fates=st.lists(fates, min_size=1, max_size=3), slow=st.booleans(), seconds=spans)
+    def works(self, nth: int, fates: list[Fate], slow: bool, seconds: float) -> None:
         """A worker does a round of all that it does, one request after the other, and then time passes."""
-        self.does(self.run.round(self.worker(nth), fates))
+        self.does(self.run.round(self.worker(nth), fates, slow=slow))
         self.does(self.run.pass_time(seconds))
 
     @rule(nth=which, news=changes, fates=st.lists(fates, min_size=1, max_size=3), seconds=spans)
     def has_news_and_works(self, nth: int, news: AChange, fates: list[Fate], seconds: float) -> None:
         """The same, with something new to do."""
         self.commit([news])
-        self.works(nth, fates, seconds)
+        self.works(nth, fates, False, seconds)
 
     @rule(seconds=spans)
     def all_goes_well_for(self, seconds: float) -> None:

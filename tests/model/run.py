@@ -25,6 +25,8 @@ ROUNDS_MAX = 200
 # As where a clinic goes on working, there is another one now and then.
 NEWS_EVERY = 10
 CLAIMS_AT_ONCE = 3
+# A slow answer comes when half of a request's time is over, so late that a retry has less time than it.
+SLOW_S = 20.0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -103,15 +105,17 @@ class Run:
         while worker.waiting:
             await worker.start()
 
-    async def deliver(self, worker: Worker, flight: Flight, fate: Fate) -> None:
-        """A request finds a connection and meets its fate, and its maker hears what there is to hear."""
+    async def deliver(self, worker: Worker, flight: Flight, fate: Fate, *, after: float = 0.0) -> None:
+        """A request finds a connection and meets its fate, after so many seconds, and its maker hears what there is."""
         await worker.connect(flight)
+        if after:
+            await self.pass_time(after)
         request = flight.request
         if request and request.sent and not request.over:
             self.api.meet(request, fate)
             await worker.hear()
 
-    async def round(self, worker: Worker, fates: Sequence[Fate]) -> None:
+    async def round(self, worker: Worker, fates: Sequence[Fate], *, slow: bool) -> None:
         """It hears what there is, takes in, claims, sends, and writes back what is over; the first request meets the
         first fate, and so on."""
         await worker.hear()
@@ -119,7 +123,7 @@ class Run:
         for fate in fates:
             flight = next((flight for flight in worker.flights if flight.request and not flight.request.sent), None)
             if flight:
-                await self.deliver(worker, flight, fate)
+                await self.deliver(worker, flight, fate, after=SLOW_S if slow else 0.0)
         await worker.write_back()
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ class Run:
             await self.set_out(worker)
             if not worker.idle:
                 await self._get_done(worker)
-                await self.audit.doubts()
+                await self.audit.meanwhile()
                 continue
             (outlook,) = await worker.store.outlook([self.around.account])
             if not outlook.waits:
@@ -156,7 +160,7 @@ class Run:
             await self.pass_time(max(0.001, ready_in_s))
         await self.pass_time(10 * self.around.settings.api.timeout_s)
         attempts = self.attempts_of_the_dead + sum(worker.store.attempts for worker in self.workers)
-        await self.audit.doubts()
+        await self.audit.meanwhile()
         await self.audit.after_a_drain(attempts=attempts)
 
     async def close(self) -> None:

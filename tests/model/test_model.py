@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -14,23 +12,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model import plainly
 from tests.model.machine import Machine
-from tests.model.stage import Stage, staged
-from tests.support.database import with_database
-from tests.support.databases import Databases
+from tests.model.stage import Stage
 
 EXAMPLES = int(os.environ.get("CASPEN_SYNC_MODEL_EXAMPLES", "0"))
 STEPS = int(os.environ.get("CASPEN_SYNC_MODEL_STEPS", "50"))
 NO_SHRINKING = bool(os.environ.get("CASPEN_SYNC_MODEL_NO_SHRINKING"))
 SEED = int(os.environ.get("CASPEN_SYNC_MODEL_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-
-
-@pytest.fixture
-def stage(server_dsn: str, databases: Databases) -> Iterator[Stage]:
-    """A database and an event loop for all runs of a test."""
-    name = asyncio.run(databases.take())
-    with staged(with_database(server_dsn, name)) as stage:
-        yield stage
-    databases.give_back(name)
 
 
 def run(stage: Stage, examples: int) -> None:
@@ -68,7 +55,7 @@ def run(stage: Stage, examples: int) -> None:
 
 def test_whatever_happens_the_rules_hold(stage: Stage) -> None:
     """Whatever writers, workers, the API, people and time do, in any order: the rules of DESIGN hold."""
-    run(stage, EXAMPLES or 15)
+    run(stage, EXAMPLES or 25)
 
 
 @pytest.mark.long
