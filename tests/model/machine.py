@@ -70,9 +70,9 @@ class Machine(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
         max_attempts=st.sampled_from([20, 3, 1]),
         coalesce=st.sampled_from([True, True, True, False]),
-        limit=st.sampled_from([1, 3, 8]),
+        limit=st.sampled_from([1, 1, 3, 8]),
         down_after=st.sampled_from([2, 5]),
-        hostile=st.booleans(),
+        hostile=st.sampled_from([True, True, False]),
         backlog=st.lists(changes, min_size=1, max_size=6),
     )
     def begins(self, seed: int, hostile: bool, backlog: Changes, **settings: Any) -> None:

@@ -97,12 +97,6 @@ SABOTAGES = (
         "if name not in change.superseded and change.changes[name] is not None]",
     ),
     Sabotage(
-        "a lease that ends with its requests",
-        "worker/times.py",
-        "return min(slot.taken_at + timeout_s, lease_ends - timeout_s)",
-        "return min(slot.taken_at + timeout_s, lease_ends)",
-    ),
-    Sabotage(
         "no look at the deadline before the first byte",
         "worker/caspen.py",
         "elif self._now() >= attempt.deadline:",
