@@ -13,7 +13,7 @@ from tests.support.audit import assert_no_overlap
 from tests.support.canary import NOTE
 from tests.support.claims import claim, registered, settle, the_claim
 from tests.support.database import Database
-from tests.support.processes import TOKEN, environment, services, stop
+from tests.support.processes import TOKEN, command, environment, services, stop
 from tests.support.settlements import LIMITS, RETRY, UNKNOWN
 from tests.support.waiting import eventually
 from worker import clock, policy
@@ -98,6 +98,18 @@ async def test_done_and_not_told_is_sent_again(database: Database, fault: str) -
     assert await database.value("SELECT note FROM caspen_sync.appointment") == NEW
     assert await database.value("SELECT attempts FROM caspen_sync.outbox") == len(sandbox.log)
     assert await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'retry'") >= 1
+
+
+async def test_a_run_that_gives_up_leaves_no_work(database: Database) -> None:
+    """The appointment rests, since the API may be at its last request still, and has nothing to send: that is 65."""
+    settings = SandboxSettings(tokens=(TOKEN,), faults={"reset_after": 1.0})
+    async with Sandbox(settings) as sandbox:
+        env = environment(database.dsn, sandbox.base_url, {"API__TIMEOUT_S": "20", "RETRY__MAX_ATTEMPTS": "1"})
+        await database.write("app_1", {"note": OLD})
+        ended = await command("run", "--once", env=env)
+    assert ended.exit_code == 65, ended.stderr
+    assert await database.states() == {"parked": 1}
+    assert await database.value("SELECT count(*) FROM caspen_sync.queue WHERE due_at < 'infinity'") == 1
 
 
 @pytest.mark.parametrize(("status", "rests"), [(None, True), (503, False)])
