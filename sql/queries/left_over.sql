@@ -13,12 +13,16 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS due ON true
 LEFT JOIN LATERAL (
-    SELECT true AS found FROM caspen_sync.queue q
+    SELECT true AS found
+    FROM caspen_sync.queue q
+    CROSS JOIN LATERAL (
+        -- What rests after a change was given up has nothing to send.
+        SELECT FROM caspen_sync.outbox o
+        WHERE o.account = q.account AND o.appointment_id = q.appointment_id AND o.state = 'pending'
+        LIMIT 1
+    ) AS pending
     WHERE q.account = asked.account AND q.lane = lanes.lane AND q.due_at > now() AND q.due_at < 'infinity'
       AND q.leased_until IS NULL
-      -- What rests after a change was given up has nothing to send.
-      AND EXISTS (SELECT FROM caspen_sync.outbox o
-                  WHERE o.account = q.account AND o.appointment_id = q.appointment_id AND o.state = 'pending')
     LIMIT 1
 ) AS waiting ON true
 CROSS JOIN LATERAL (

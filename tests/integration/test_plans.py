@@ -29,7 +29,7 @@ ACCOUNTS = ["default"]
 NOW = datetime.now(UTC)
 NOTHING: list[Any] = []
 SETTLE = [
-    *(["default"], ["app_1"], [uuid.UUID(int=0)], [1], [None], [0], [None], [False]),
+    *(["default"], ["app_1"], [uuid.UUID(int=0)], [1], [None], [0], [None], [False], [None]),
     *([1], [1], ["synced"], [1], [None], [None]),
     *([1], ['{"id": "app_1"}'], ['{"id": "app_1"}'], [1], ['{"note": 1}']),
     *(["default"], ["app_1"], ["{1}"], [0.1], [10.0], [200], ["synced"], [None], "w"),
