@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +42,41 @@ _BEGIN = f"BEGIN ISOLATION LEVEL {ISOLATION}" + "".join(f"; SET LOCAL {name} = '
 _ROLLBACK_S = 2.0
 
 
-class DirectConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
+    """asyncpg's, which says so when it is lost: between preparing a statement and running it, asyncpg's own raises an
+    AttributeError."""
+
+    async def fetch(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        with self._told_when_lost():
+            return await super().fetch(*args, **kwargs)
+
+    async def fetchrow(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        with self._told_when_lost():
+            return await super().fetchrow(*args, **kwargs)
+
+    async def fetchval(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        with self._told_when_lost():
+            return await super().fetchval(*args, **kwargs)
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        with self._told_when_lost():
+            return await super().execute(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _told_when_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except AttributeError as error:
+            if not self.is_closed():
+                raise
+            raise asyncpg.ConnectionDoesNotExistError("the connection was lost in the middle of a statement") from error
+
+
+class DirectConnection(_Connection):
     """A connection to Postgres itself."""
 
     def get_reset_query(self) -> str:
@@ -50,7 +84,7 @@ class DirectConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is 
         return ""
 
 
-class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
+class PooledConnection(_Connection):
     """A connection to a PgBouncer. Each statement is a transaction of its own, unless one is open."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -41,6 +41,7 @@ WITH parked AS MATERIALIZED (
 ), queued AS (
     UPDATE caspen_sync.queue q
     SET again = q.again + 1,
+        part_size = NULL, -- what it counted off is not what is pending now, see settle.sql
         lane = CASE WHEN q.due_at = 'infinity' THEN j.lane ELSE greatest(q.lane, j.lane) END,
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() ELSE q.due_at END
     FROM (SELECT account, appointment_id, max(lane) AS lane FROM judged WHERE NOT nothing_left

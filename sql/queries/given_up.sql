@@ -50,6 +50,7 @@ WITH peeked AS MATERIALIZED (
 ), queued AS (
     UPDATE caspen_sync.queue q
     SET again = q.again + 1,
+        part_size = NULL, -- what it counted off is not what is pending now, see settle.sql
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() ELSE q.due_at END
     FROM run_up r
     WHERE q.account = ANY (ARRAY[r.account]) AND q.appointment_id = r.appointment_id

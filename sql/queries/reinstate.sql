@@ -30,6 +30,7 @@ WITH peeked AS MATERIALIZED (
 ), queued AS (
     UPDATE caspen_sync.queue q
     SET again = q.again + 1,
+        part_size = NULL, -- what it counted off is not what is pending now, see settle.sql
         turned_away_at = CASE WHEN $2 = 'rejected' THEN clock_timestamp() ELSE q.turned_away_at END,
         due_at = CASE WHEN q.due_at = 'infinity' THEN clock_timestamp() - interval '1 day' ELSE q.due_at END
     FROM run_up r

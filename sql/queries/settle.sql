@@ -60,7 +60,8 @@ WITH claim AS (
         leased_until = NULL,
         worker = NULL,
         failures = h.failures,
-        part_size = h.part_size,
+        -- Counted off the changes of the claim. Where older ones came back meanwhile, it would cut what went out together.
+        part_size = CASE WHEN q.again = 0 THEN h.part_size END,
         unsure_ids = h.unsure_ids::bigint[],
         turned_away_at = CASE WHEN h.turned_away THEN clock_timestamp()
                               WHEN h.due_in_s IS NOT NULL THEN q.turned_away_at END,

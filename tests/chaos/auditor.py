@@ -119,19 +119,30 @@ def _ids_against_commits(evidence: Evidence) -> Iterator[str]:
 def _sent_backwards(evidence: Evidence) -> Iterator[str]:
     """What was refused is sent again in parts, and so older changes after newer ones; anything else goes forwards."""
     sent = [entry for entry in evidence.log if not _refused(entry)]
-    refusals: dict[str | None, list[int]] = defaultdict(list)
-    for entry in evidence.log:
-        if _refused(entry):
-            refusals[entry.appointment].append(entry.seq)
+    refused = _refusals(evidence)
     for before, entry, what in _backwards(evidence, sorted(sent, key=lambda entry: entry.received_at)):
-        if not any(before.seq < seq < entry.seq for seq in refusals[entry.appointment]):
+        if not any(before.seq < seq < entry.seq for seq in refused[entry.appointment]):
             yield f"{what} went out after it"
 
 
 def _applied_backwards(evidence: Evidence) -> Iterator[str]:
+    """A fold that was done unheard and then refused, because a person brought an older change back into it, goes out in
+    parts: what the README says of that."""
     done = [entry for entry in evidence.log if entry.applied_at is not None]
-    for _, __, what in _backwards(evidence, sorted(done, key=lambda entry: entry.applied_at or 0.0)):
-        yield f"{what} took effect after it"
+    refused = _refusals(evidence)
+    for before, entry, what in _backwards(evidence, sorted(done, key=lambda entry: entry.applied_at or 0.0)):
+        back = evidence.brought_back.get(entry.appointment or "", ())
+        in_parts = any(before.seq < seq < entry.seq for seq in refused[entry.appointment])
+        if not (in_parts and any(at.timestamp() <= entry.received_at for at in back)):
+            yield f"{what} took effect after it"
+
+
+def _refusals(evidence: Evidence) -> Mapping[str | None, list[int]]:
+    refused: dict[str | None, list[int]] = defaultdict(list)
+    for entry in evidence.log:
+        if _refused(entry):
+            refused[entry.appointment].append(entry.seq)
+    return refused
 
 
 def _refused(entry: Entry) -> bool:

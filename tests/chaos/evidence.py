@@ -99,6 +99,8 @@ class Evidence:
     synced_state: Sequence[Row]
     attempts: Sequence[Row]
     history: Sequence[Event]
+    brought_back: Mapping[str, Sequence[datetime]]
+    """When a person made a change of this appointment pending again."""
     standing: Mapping[str, int]
     """How much of what must be nothing there is."""
     told: Sequence[str]
@@ -146,8 +148,22 @@ async def gather(
         synced_state=await conn.fetch("SELECT * FROM caspen_sync.appointment"),
         attempts=await conn.fetch("SELECT * FROM caspen_sync.attempt ORDER BY started_at"),
         history=history,
+        brought_back=await _brought_back(conn),
         standing=dict(await conn.fetchrow(_STANDING)),
         told=[row["told"] for row in await conn.fetch(_TOLD)],
         said=said,
         secrets=secrets,
     )
+
+
+async def _brought_back(conn: asyncpg.Connection) -> Mapping[str, Sequence[datetime]]:
+    rows = await conn.fetch(
+        """
+        SELECT o.appointment_id, array_agg(i.at) AS moments
+        FROM caspen_sync.intervention i
+        JOIN caspen_sync.outbox o ON o.account = i.account AND o.id = i.change_id
+        WHERE i.action = 'retry'
+        GROUP BY o.appointment_id
+        """
+    )
+    return {row["appointment_id"]: row["moments"] for row in rows}

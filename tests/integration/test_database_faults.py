@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -16,8 +17,27 @@ from tests.support.pgbouncer import way_through
 from tests.support.processes import TOKEN
 from tests.support.servers import Server, looked_into
 from tests.support.waiting import eventually
+from worker.database import understood
+from worker.errors import DatabaseUnreachable
 
 CANNOT = "database: Postgres cannot do this now: "
+
+
+@pytest.mark.parametrize("ask", ["fetch", "fetchrow", "fetchval", "execute"])
+async def test_a_connection_that_is_lost_before_a_prepared_statement_runs(database: Database, ask: str) -> None:
+    """It is lost in the very moment in which asyncpg has prepared the statement: that is told like any other loss."""
+    async with database.workers.acquire() as pooled:
+        conn = pooled._con
+        prepare = conn._get_statement
+
+        async def prepare_and_lose(*args: Any, **kwargs: Any) -> Any:
+            statement = await prepare(*args, **kwargs)
+            conn.terminate()
+            return statement
+
+        conn._get_statement = prepare_and_lose
+        with pytest.raises(DatabaseUnreachable, match="cannot be reached"), understood():
+            await getattr(conn, ask)("SELECT $1::int", 1)
 
 
 @contextlib.asynccontextmanager

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.claims import accepted, claim_arrival, lease_over, registered, settle, settlement, the_claim
+from tests.support.claims import accepted, claim_arrival, ids, lease_over, registered, settle, settlement, the_claim
 from tests.support.database import Database
+from tests.support.parking import BY, found, parked
 from worker.claims import Claim
+from worker.parked import retry
 from worker.store import Store
 
 LEASE_S = 0.3
@@ -82,3 +84,21 @@ async def test_who_lost_the_claim_changes_nothing_of_it(database: Database) -> N
     await the_claim(store)
     assert len(await settle(store, replace(settlement(held), unsure_ids=()))) == 1
     assert await database.value("SELECT unsure_ids FROM caspen_sync.queue") == [newest]
+
+
+@pytest.mark.parametrize("held_meanwhile", [False, True])
+async def test_what_comes_back_is_no_part_of_what_was_counted(database: Database, *, held_meanwhile: bool) -> None:
+    """A person brings an older change back, while a claim is held or after it: the next one folds everything. By the
+    number of changes it would cut off the newest of those that may have been done together."""
+    store = await registered(database)
+    older = await parked(database, "app_1", {"vehicle_id": 1})
+    newer = [await database.write("app_1", {"note": note}) for note in ("a", "b")]
+    held = await the_claim(store, max_changes=2)
+    unheard = replace(settlement(held, due_in_s=0.0), part_size=2, unsure_ids=(newer[-1],))
+    for step in ("person", "worker") if held_meanwhile else ("worker", "person"):
+        if step == "worker":
+            assert await settle(store, unheard) == []
+        else:
+            async with database.pool.acquire() as conn:
+                await retry(conn, await found(database, older), BY)
+    assert ids(await the_claim(store)) == [older, *newer]
