@@ -24,6 +24,7 @@ from pathlib import Path
 import asyncpg
 
 from tests.bench.processes import ended
+from tests.chaos import arguments
 from tests.chaos.soak import ledger
 from tests.chaos.soak.flatness import WARM_UP, Verdict
 from tests.chaos.soak.load import Load, errand
@@ -73,9 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "arguments; 130 interrupted",
     )
     parser.add_argument(
-        "--minutes", type=_minutes, default=MINUTES, metavar="M", help=f"how long ({MINUTES:g}); starting not counted"
+        "--minutes",
+        type=arguments.minutes(MINUTES_MIN, MINUTES_MAX),
+        default=MINUTES,
+        metavar="M",
+        help=f"how long ({MINUTES:g}); starting not counted",
     )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="the same changes and faults; the times are chance")
+    parser.add_argument(
+        "--seed", type=arguments.seed, metavar="N", help="the same changes and faults; the times are chance"
+    )
     args = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
     plan = Plan(minutes=args.minutes, seed=seed)
@@ -276,25 +283,6 @@ async def _services(env: Mapping[str, str]) -> AsyncIterator[Sequence[_Running]]
 
 def _postmaster(server: Server) -> int:
     return int((server.data / "postmaster.pid").read_text().split()[0])
-
-
-# -- arguments ---------------------------------------------------------------------------------------------------------
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = -1.0
-    if not MINUTES_MIN <= minutes <= MINUTES_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes from {MINUTES_MIN:g} to {MINUTES_MAX:g}")
-    return minutes
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at most nine digits")
-    return int(text)
 
 
 def _say(text: str) -> None:
