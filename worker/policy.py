@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from worker import parts
 from worker.claims import (
     Answer,
     Attempt,
@@ -26,7 +27,7 @@ from worker.claims import (
     Verdict,
 )
 from worker.contract import disagreements
-from worker.merge import Breach, Change, doubled, fold, halved, set_by
+from worker.merge import Breach, Change, fold, halved, set_by
 from worker.outcome import Exchange, NotSent, Outcome, Refused, Rejected, Retry, Synced, Throttled, Unknown
 from worker.records import record
 from worker.times import THROTTLE_MAX_S, Limits, backoff_s, throttle_s
@@ -86,7 +87,7 @@ def failed(claim: Claim, error: str, limits: Limits, chance: random.Random, sent
         due_in_s=limits.timeout_s + (backoff_s(claim.failures, limits, chance) if left else 0.0),
         failures=claim.failures + 1 if left else 0,
         part_size=claim.part_size,
-        unsure_ids=_with(claim.unsure_ids, claim.changes),
+        unsure_ids=parts.with_unsure(claim, claim.changes),
         verdicts=verdicts,
         attempts=_attempts(answered, tuple(change.id for change in claim.changes)),
         slots=tuple(slot for slot in _slots(claim, answered) if slot.answered_at is not None),
@@ -193,7 +194,7 @@ def _undecided(case: _Case) -> Settlement:
         due_in_s=0.0,
         failures=claim.failures,
         part_size=claim.part_size,
-        unsure_ids=_unsure(case),
+        unsure_ids=parts.unsure_after(claim, case.sound, [one.exchange.outcome for one in case.sent]),
         attempts=_attempts(case.sent, case.ids),
         slots=_slots(claim, case.sent),
         told=_told(claim, case.sent),
@@ -210,8 +211,8 @@ def _after_synced(case: _Case, outcome: Synced) -> Settlement:
         upto_id=claim.changes[-1].id,
         due_in_s=None,
         failures=0,
-        part_size=_next_part(claim),
-        unsure_ids=tuple([one for one in claim.unsure_ids if one > changes[-1].id]),
+        part_size=parts.larger(claim),
+        unsure_ids=parts.unsure_beyond(claim, changes),
         verdicts=tuple([_verdict(change, "synced", case.charged, None) for change in changes]),
         answer=Answer(
             fields=outcome.resource.documented(),
@@ -244,7 +245,9 @@ def _after_failure(case: _Case, outcome: NotSent | Retry | Unknown) -> Settlemen
         return replace(settlement, part_size=halved(len(case.sound)), verdicts=case.pending(outcome.reason))
     if tried[0].state == "parked":
         # The API may be at it still: what comes next, a newer change or a person's, waits as after any unknown outcome.
-        return replace(settlement, due_in_s=rest or None, failures=0, part_size=_next_part(case.claim), verdicts=tried)
+        return replace(
+            settlement, due_in_s=rest or None, failures=0, part_size=parts.larger(case.claim), verdicts=tried
+        )
     return replace(settlement, verdicts=tried)
 
 
@@ -289,49 +292,15 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
         own_fault=outcome.reason if claim.suspect and outcome.status == 422 else None,
     )
     if len(case.sound) > 1 and not outcome.whole:
-        return replace(settlement, part_size=_smaller(case), verdicts=case.pending(outcome.reason))
+        return replace(settlement, part_size=parts.smaller(claim, case.sound), verdicts=case.pending(outcome.reason))
     return replace(
         settlement,
         due_in_s=None,
-        part_size=_next_part(claim),
+        part_size=parts.larger(claim),
         verdicts=tuple(
             _verdict(change, "parked", case.charged, outcome.reason, outcome.messages) for change in case.sound
         ),
     )
-
-
-def _unsure(case: _Case) -> tuple[int, ...]:
-    """What may have been done unheard, once these requests were made. What the API refuses now it has not done before
-    either."""
-    unsure_ids, newest_id = case.claim.unsure_ids, case.sound[-1].id
-    outcomes = [one.exchange.outcome for one in case.sent]
-    if isinstance(outcomes[-1], Rejected):
-        return tuple(unsure_id for unsure_id in unsure_ids if unsure_id != newest_id)
-    return _with(unsure_ids, case.sound) if any(map(_maybe_done, outcomes)) else unsure_ids
-
-
-def _maybe_done(outcome: Outcome) -> bool:
-    return isinstance(outcome, Unknown) or (isinstance(outcome, Retry) and 200 <= outcome.status < 300)
-
-
-def _with(unsure_ids: tuple[int, ...], changes: Sequence[Change]) -> tuple[int, ...]:
-    """The same, and a request of these changes."""
-    return (*unsure_ids, *(change.id for change in changes[-1:] if change.id not in unsure_ids))
-
-
-def _smaller(case: _Case) -> int:
-    """How many changes to fold at most after a refusal of so many. Those that may have been done together unheard go
-    together once more: a part of them would set back what the rest has set."""
-    size = len(case.sound)
-    unsure = [sum([change.id <= unsure_id for change in case.sound]) for unsure_id in case.claim.unsure_ids]
-    return max((together for together in unsure if 0 < together < size), default=halved(size))
-
-
-def _next_part(claim: Claim) -> int | None:
-    """After its changes are dealt with: twice as many, or all, when nothing was left out."""
-    if claim.part_size is None or len(claim.changes) < claim.part_size:
-        return None
-    return doubled(claim.part_size)
 
 
 def _verdict(change: Change, state: NewState, charged: int, error: str | None, messages: str | None = None) -> Verdict:

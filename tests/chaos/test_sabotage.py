@@ -16,6 +16,12 @@ DRAIN_S = 20.0
 STORMS = 3
 
 
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
+def test_what_is_to_be_broken_is_there(sabotage: Sabotage, tmp_path: Path) -> None:
+    """Whoever moves it hears of it at once; of functions of the schema, in the long test."""
+    sabotage.copy(tmp_path)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
 async def test_a_broken_rule_is_found(sabotage: Sabotage, cluster: Path, tmp_path: Path) -> None:
