@@ -67,9 +67,7 @@ def understood() -> Iterator[None]:
     except _LOST_STATEMENT as error:
         raise _pgbouncer_unawares(error) from error
     except _SCHEMA as error:
-        raise SchemaMissing(
-            f"database: the schema is missing or incomplete: {_reason(error)}; run caspen-sync migrate"
-        ) from error
+        raise _other_schema(error) from error
     except _READ_ONLY as error:
         raise DatabaseUnreachable(
             "database: the server is read-only: a standby, or default_transaction_read_only is on; is it to be "
@@ -168,6 +166,15 @@ def _away(error: BaseException) -> DatabaseUnreachable | DatabaseRefused:
     return DatabaseUnreachable(f"database: cannot be reached: {_reason(error)}")
 
 
+def _other_schema(error: BaseException) -> SchemaMissing:
+    if _of_a_function(error):
+        return SchemaMissing(
+            f"database: {_reason(error)}; does a trigger of your own name the schema of what it uses? Where the worker's "
+            "writes fire it, search_path is pg_catalog"
+        )
+    return SchemaMissing(f"database: the schema is missing or incomplete: {_reason(error)}; run caspen-sync migrate")
+
+
 def _pgbouncer_unawares(error: BaseException) -> DatabaseRefused:
     return DatabaseRefused(
         f"database: a PgBouncer is in between: {_reason(error)}; set database.pgbouncer = true, and have no parameters "
@@ -175,8 +182,12 @@ def _pgbouncer_unawares(error: BaseException) -> DatabaseRefused:
     )
 
 
+def _of_a_function(error: BaseException) -> bool:
+    return (getattr(error, "context", None) or "").startswith("PL/")
+
+
 def _reason(error: BaseException) -> str:
-    if (getattr(error, "context", None) or "").startswith("PL/"):
+    if _of_a_function(error):
         # A function or a trigger raised it, in words of its own, which may quote a body. Postgres's own words do not.
         return f"{type(error).__name__}, raised by a function of the database"
     if isinstance(error, TimeoutError) and not str(error):

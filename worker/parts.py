@@ -6,15 +6,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worker.claims import Claim
-from worker.merge import Change, doubled, halved
+from worker.merge import Change, doubled
 from worker.outcome import Outcome, Rejected, Retry, Unknown
 
+# So many requests are remembered, the newest: each may cost another one, should the API refuse what came since. Claims
+# keep as many.
+UNSURE_MOST = 8
 
-def smaller(claim: Claim, refused: Sequence[Change]) -> int:
-    """How many changes to fold at most after a refusal of these, which are more than one."""
-    size = len(refused)
+
+def together(claim: Claim, refused: Sequence[Change]) -> int | None:
+    """How many of these went out together before, and may have been done unheard; None: none of them, or all."""
     unsure = [sum([change.id <= unsure_id for change in refused]) for unsure_id in claim.unsure_ids]
-    return max((together for together in unsure if 0 < together < size), default=halved(size))
+    return max((size for size in unsure if 0 < size < len(refused)), default=None)
 
 
 def larger(claim: Claim) -> int | None:
@@ -34,7 +37,7 @@ def unsure_after(claim: Claim, sent: Sequence[Change], outcomes: Sequence[Outcom
 
 def with_unsure(claim: Claim, sent: Sequence[Change]) -> tuple[int, ...]:
     """What may have been done unheard, a request of these changes among it."""
-    return (*claim.unsure_ids, *(change.id for change in sent[-1:] if change.id not in claim.unsure_ids))
+    return (*claim.unsure_ids, *(change.id for change in sent[-1:] if change.id not in claim.unsure_ids))[-UNSURE_MOST:]
 
 
 def unsure_beyond(claim: Claim, accepted: Sequence[Change]) -> tuple[int, ...]:

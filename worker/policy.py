@@ -283,6 +283,10 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
     if claim.probing == "rejected" and claim.pause_reason == outcome.reason:
         pause = case.pause_until_welcome("rejected", outcome.reason)
         return replace(_undecided(case), turned_away=True, pause=pause)
+    together = None if outcome.whole else parts.together(claim, case.sound)
+    if together:
+        # Nobody is blamed yet: as many refusals as these have been sent would else give up who is innocent.
+        case = replace(case, charged=0)
     settlement = replace(
         _undecided(case),
         failures=0,
@@ -292,7 +296,7 @@ def _after_rejected(case: _Case, outcome: Rejected) -> Settlement:
         own_fault=outcome.reason if claim.suspect and outcome.status == 422 else None,
     )
     if len(case.sound) > 1 and not outcome.whole:
-        return replace(settlement, part_size=parts.smaller(claim, case.sound), verdicts=case.pending(outcome.reason))
+        return replace(settlement, part_size=together or halved(len(case.sound)), verdicts=case.pending(outcome.reason))
     return replace(
         settlement,
         due_in_s=None,

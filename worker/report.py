@@ -27,7 +27,7 @@ def verdict(outlooks: Sequence[Outlook], left: LeftOver, tally: Tally, base_url:
     paused = [outlook for outlook in waiting if outlook.pause_kind]
     refused = [outlook.account for outlook in paused if outlook.pause_kind == "refused"]
     work_left = left.due or left.waiting or any(outlook.arrivals for outlook in outlooks)
-    if refused:
+    if refused and work_left:
         return Report(exit_code=ExitCode.REFUSED, tally=tally, reason=f"{why_refused(refused)}; work is left")
     if work_left and tally.undelivered and not tally.answered:
         return Report(

@@ -13,7 +13,8 @@ import asyncpg
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from worker.claims import RunUpKind, Settlement, Written, joined
+from worker import parts
+from worker.claims import Answer, RunUpKind, Settlement, Written, joined
 from worker.errors import DATABASE_FAULTS
 from worker.metrics import Metrics
 from worker.pulse import Pulse
@@ -150,7 +151,7 @@ class WriteBack:
         )
         if settlement.answer is None:
             raise error
-        return await self._write([_without_answer(settlement)])
+        return await self._write([_without_answer(settlement, settlement.answer)])
 
     def _complain(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -241,18 +242,19 @@ class WriteBack:
                 )
 
 
-def _without_answer(settlement: Settlement) -> Settlement:
+def _without_answer(settlement: Settlement, answer: Answer) -> Settlement:
     """The change was accepted, but its answer cannot be kept: it goes out again, as after a garbled answer, up to
     STORE_ATTEMPTS times, and is then a person's business."""
     failures = settlement.claim.failures + 1
     given_up = failures >= STORE_ATTEMPTS
     reason = "accepted, but the answer cannot be stored in Postgres"
+    accepted = [change for change in settlement.claim.changes if change.id == answer.last_change_id]
     return replace(
         settlement,
         answer=None,
         due_in_s=None if given_up else STORE_BASE_S * 2**failures,
         failures=0 if given_up else failures,
-        unsure_ids=(*settlement.claim.unsure_ids, settlement.upto_id),
+        unsure_ids=parts.with_unsure(settlement.claim, accepted),
         verdicts=tuple(
             replace(verdict, state="parked" if given_up else None, error=reason)
             if verdict.state == "synced"

@@ -206,7 +206,8 @@ SET token = gen_random_uuid(),
     again = 0,
     newest_id = greatest(q.newest_id, m.ids[cardinality(m.ids)]),
     unsure_ids = CASE WHEN m.ids IS NULL OR m.ids[cardinality(m.ids)] = ANY (q.unsure_ids) THEN q.unsure_ids
-                      ELSE q.unsure_ids || m.ids[cardinality(m.ids)] END
+                      -- The newest eight, see parts.py.
+                      ELSE (q.unsure_ids || m.ids[cardinality(m.ids)])[greatest(1, cardinality(q.unsure_ids) - 6):] END
 FROM matched m
 WHERE q.account = ANY (ARRAY[m.account]) AND q.appointment_id = m.appointment_id
 RETURNING q.account, q.appointment_id, q.token, q.lane, q.failures, q.part_size, m.probing, m.pause_reason,

@@ -8,7 +8,14 @@ SELECT coalesce(bool_or(due.found), false) AS due,
 FROM unnest($1::text[]) AS asked (account)
 CROSS JOIN (VALUES ('live'), ('backfill')) AS lanes (lane)
 LEFT JOIN LATERAL (
-    SELECT true AS found FROM caspen_sync.queue q
+    SELECT true AS found
+    FROM caspen_sync.queue q
+    CROSS JOIN LATERAL (
+        -- What rests after a change was given up has nothing to send.
+        SELECT FROM caspen_sync.outbox o
+        WHERE o.account = q.account AND o.appointment_id = q.appointment_id AND o.state = 'pending'
+        LIMIT 1
+    ) AS pending
     WHERE q.account = asked.account AND q.lane = lanes.lane AND q.due_at <= now() AND q.due_at < 'infinity'
     LIMIT 1
 ) AS due ON true
@@ -16,7 +23,6 @@ LEFT JOIN LATERAL (
     SELECT true AS found
     FROM caspen_sync.queue q
     CROSS JOIN LATERAL (
-        -- What rests after a change was given up has nothing to send.
         SELECT FROM caspen_sync.outbox o
         WHERE o.account = q.account AND o.appointment_id = q.appointment_id AND o.state = 'pending'
         LIMIT 1

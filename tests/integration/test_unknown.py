@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.audit import assert_no_overlap
 from tests.support.canary import NOTE
-from tests.support.claims import claim, registered, settle, the_claim
+from tests.support.claims import accepted, claim, registered, settle, the_claim
 from tests.support.database import Database
 from tests.support.processes import TOKEN, command, environment, services, stop
 from tests.support.settlements import LIMITS, RETRY, UNKNOWN
@@ -98,6 +98,25 @@ async def test_done_and_not_told_is_sent_again(database: Database, fault: str) -
     assert await database.value("SELECT note FROM caspen_sync.appointment") == NEW
     assert await database.value("SELECT attempts FROM caspen_sync.outbox") == len(sandbox.log)
     assert await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'retry'") >= 1
+
+
+@pytest.mark.parametrize(("rests_s", "kind"), [(-1, "manual"), (60, "manual"), (-1, "refused"), (60, "refused")])
+async def test_an_appointment_that_rests_with_nothing_to_send_is_no_work(
+    database: Database, rests_s: int, kind: str
+) -> None:
+    """Whatever its account is paused for: a later run has nothing to do."""
+    store = await registered(database)
+    await database.write("app_1", {"note": OLD})
+    claimed = await the_claim(store)
+    assert await settle(store, accepted(claimed)) == []
+    await database.pool.execute("UPDATE caspen_sync.queue SET due_at = now() + make_interval(secs => $1::int)", rests_s)
+    await database.pool.execute(
+        "UPDATE caspen_sync.account SET paused_until = now() + interval '1 h', pause_kind = $1, pause_reason = '401'",
+        kind,
+    )
+    async with Sandbox(SandboxSettings(tokens=(TOKEN,))) as sandbox:
+        ended = await command("run", "--once", env=environment(database.dsn, sandbox.base_url))
+    assert ended.exit_code == 0, ended.stderr
 
 
 async def test_a_run_that_gives_up_leaves_no_work(database: Database) -> None:

@@ -11,6 +11,7 @@ from tests.support.database import Database
 from tests.support.parking import BY, found, parked
 from worker.claims import Claim
 from worker.parked import retry
+from worker.parts import UNSURE_MOST
 from worker.store import Store
 
 LEASE_S = 0.3
@@ -73,6 +74,19 @@ async def test_an_idle_appointment_is_claimed_at_once_with_what_is_unsure(databa
     got = await claim_arrival(store)
     assert got is not None
     assert got[0].unsure_ids == (3,)
+
+
+@pytest.mark.parametrize("arriving", [False, True], ids=["taken-in", "at-once"])
+async def test_the_newest_are_remembered(database: Database, *, arriving: bool) -> None:
+    """So many that a refusal costs not many more requests."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    held = await the_claim(store)
+    await settle(store, replace(accepted(held), unsure_ids=tuple(range(101, 101 + UNSURE_MOST))))
+    newest = await database.write("app_1", {"note": "b"})
+    await _claimed(store, arriving=arriving)
+    remembered = await database.value("SELECT unsure_ids FROM caspen_sync.queue")
+    assert remembered == [*range(102, 101 + UNSURE_MOST), newest]
 
 
 async def test_who_lost_the_claim_changes_nothing_of_it(database: Database) -> None:

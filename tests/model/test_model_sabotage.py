@@ -16,7 +16,7 @@ from worker.sqlfiles import sql_dir
 
 ROOT = sql_dir().parent
 SEED = os.environ.get("CASPEN_SYNC_MODEL_SEED", "1")
-EXAMPLES = os.environ.get("CASPEN_SYNC_MODEL_EXAMPLES", "150")
+EXAMPLES = os.environ.get("CASPEN_SYNC_MODEL_EXAMPLES", "600")
 TEST = "tests/model/test_model.py::test_whatever_happens_the_rules_hold"
 
 

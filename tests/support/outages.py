@@ -140,6 +140,8 @@ class Clinic:
     async def nothing_lost(self, limit_s: float = 20, *, sent_once: bool = True) -> None:
         """Everything is synced in the end, no request overlapped another or went twice, and the attempts add up."""
         await self.all_synced(limit_s)
+        # A claim reads what is committed, so a change may be synced before its own arrival is taken in.
+        await eventually(lambda: self.database.value("SELECT count(*) = 0 FROM caspen_sync.arrival"), what="taken in")
         await assert_settled(self.database)
         await assert_final_state(self.database, self.sandbox.appointments)
         await assert_accounted_for(self.database, self.sandbox.log)

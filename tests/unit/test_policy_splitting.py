@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.settlements import LIMITS, NOT_SENT, REJECTED, RETRY, THROTTLED, UNKNOWN, claim, sent, synced
 from worker.merge import Change, fold, sift
 from worker.outcome import Outcome
+from worker.parts import UNSURE_MOST
 from worker.policy import settle
 
 BAD_ROOM = 404404
@@ -207,7 +208,7 @@ class Unheard(Appointment):
         st.tuples(
             st.lists(st.booleans(), max_size=4), st.sampled_from(["unheard", "died", RETRY, UNKNOWN, THROTTLED, None])
         ),
-        max_size=12,
+        max_size=UNSURE_MOST,
     )
 )
 @example(rounds=[([False, False], "unheard"), ([True], None)])
@@ -233,6 +234,19 @@ def test_what_was_done_unheard_is_not_set_back_by_a_part_of_it(rounds: list[tupl
             appointment.step(fault)
     appointment.drain(appointment.requests + bound(total, total))
     assert appointment.notes == sorted(appointment.notes)
+
+
+def test_what_was_sent_together_often_is_not_charged_for_the_search() -> None:
+    """An outage of many probes, each with one more change, and then the oldest one is refused: the others are blamed no
+    more than by any other search, and it takes not many more requests."""
+    bodies: list[dict[str, Any]] = [{"room_id": BAD_ROOM}, *({"note": str(number)} for number in range(2, 42))]
+    appointment = Appointment(numbered(bodies), max_attempts=20)
+    appointment.unsure_ids = tuple(range(2, 42))[-UNSURE_MOST:]
+    while not appointment.parked:
+        appointment.step()
+    assert appointment.parked == [1]
+    assert appointment.requests <= UNSURE_MOST + 6
+    assert max(change.attempts for change in appointment.pending) <= 6
 
 
 def test_a_change_that_only_some_neighbours_make_bad_does_not_search_for_ever() -> None:
