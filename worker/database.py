@@ -169,7 +169,7 @@ def _away(error: BaseException) -> DatabaseUnreachable | DatabaseRefused:
 def _other_schema(error: BaseException) -> SchemaMissing:
     if _of_a_function(error):
         return SchemaMissing(
-            f"database: {_reason(error)}; does a trigger of your own name the schema of what it uses? Where the worker's "
+            f"database: {_reason(error)}; does a trigger of your own name the schema of what it uses? Where a worker's "
             "writes fire it, search_path is pg_catalog"
         )
     return SchemaMissing(f"database: the schema is missing or incomplete: {_reason(error)}; run caspen-sync migrate")
