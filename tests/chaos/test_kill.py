@@ -80,7 +80,7 @@ FAULTS = {"http_503": 0.03, "reset_after": 0.03, "garbled": 0.03}
 @pytest.mark.parametrize(
     ("appointments", "faults", "pooled"),
     [
-        pytest.param(100, FAULTS, False, id="short"),
+        pytest.param(100, FAULTS, False, marks=pytest.mark.long, id="short"),
         pytest.param(300, {}, False, marks=pytest.mark.long, id="calm"),
         pytest.param(300, FAULTS, False, marks=pytest.mark.long, id="faulty"),
         pytest.param(300, FAULTS, True, marks=pytest.mark.long, id="pgbouncer"),
