@@ -7,6 +7,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from tests.support.database import Database
 from tests.support.hostile import (
     TEXTS,
@@ -85,6 +87,7 @@ async def hostile(request: Request, writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
+@pytest.mark.long
 async def test_whatever_the_api_says_is_text(database: Database) -> None:
     """Accepted: every field arrives as it was said, in its column and in `resource`, and nowhere else. Rejected: the
     words are kept for who decides over the change, and nowhere else; page and terminal show them as text."""

@@ -7,6 +7,8 @@ import itertools
 import re
 from urllib.parse import quote, urlsplit
 
+import pytest
+
 from tests.support.database import Database
 from tests.support.hostile import TEXTS, assert_log, assert_metrics, assert_page, catalogue, counts, tables_with
 from tests.support.parking import parked
@@ -44,6 +46,7 @@ def turn(nth: int, *, of: int) -> list[tuple[str, str]]:
     return list(TEXTS.items())[nth % of :: of]
 
 
+@pytest.mark.long
 async def test_parameters_are_text(database: Database) -> None:
     """Of every page, for who is signed in and who is not: a page of ours comes back, or a plain refusal, and nothing
     changes."""
