@@ -105,23 +105,18 @@ async def api_down(scene: Scene) -> None:
 
 async def api_cut(scene: Scene) -> None:
     """Every connection to the API is reset, and new ones for a while."""
-    scene.to_api.take_down()
-    await asyncio.sleep(scene.chance.uniform(0, 1))
-    scene.to_api.bring_up()
+    await scene.to_api.down_for(scene.chance.uniform(0, 1))
 
 
 async def api_dark(scene: Scene) -> None:
     """Nothing gets through to the API or back."""
-    scene.to_api.darken()
-    await asyncio.sleep(scene.chance.uniform(0.1, 1.5 * scene.terms.timeout_s))
-    scene.to_api.light()
+    await scene.to_api.dark_for(scene.chance.uniform(0.1, 1.5 * scene.terms.timeout_s))
 
 
 async def api_far(scene: Scene) -> None:
     """Everything to the API and back takes longer."""
-    scene.to_api.delay_s = scene.chance.uniform(0.01, scene.terms.timeout_s / 8)
-    await asyncio.sleep(scene.chance.uniform(1, 4))
-    scene.to_api.delay_s = 0.0
+    delay_s = scene.chance.uniform(0.01, scene.terms.timeout_s / 8)
+    await scene.to_api.far_for(scene.chance.uniform(1, 4), delay_s=delay_s)
 
 
 async def token_withdrawn(scene: Scene) -> None:
@@ -136,30 +131,23 @@ async def token_withdrawn(scene: Scene) -> None:
 
 async def database_cut(scene: Scene) -> None:
     """Every connection of the workers to the database is reset, and new ones for a while."""
-    scene.to_database.take_down()
-    await asyncio.sleep(scene.chance.uniform(0, 1))
-    scene.to_database.bring_up()
+    await scene.to_database.down_for(scene.chance.uniform(0, 1))
 
 
 async def database_dark(scene: Scene) -> None:
     """Nothing gets through to the database or back; then it all does."""
-    scene.to_database.darken()
-    await asyncio.sleep(scene.chance.uniform(0.1, 1.5 * scene.terms.lease_s))
-    scene.to_database.light()
+    await scene.to_database.dark_for(scene.chance.uniform(0.1, 1.5 * scene.terms.lease_s))
 
 
 async def database_lost(scene: Scene) -> None:
     """The same for longer than a lease: what was to be written back arrives too late."""
-    scene.to_database.darken()
-    await asyncio.sleep(scene.terms.lease_s * scene.chance.uniform(1.0, 1.3))
-    scene.to_database.light()
+    await scene.to_database.dark_for(scene.terms.lease_s * scene.chance.uniform(1.0, 1.3))
 
 
 async def database_far(scene: Scene) -> None:
     """Everything to the database and back takes longer."""
-    scene.to_database.delay_s = scene.chance.uniform(0.005, 0.1)
-    await asyncio.sleep(scene.chance.uniform(1, 4))
-    scene.to_database.delay_s = 0.0
+    delay_s = scene.chance.uniform(0.005, 0.1)
+    await scene.to_database.far_for(scene.chance.uniform(1, 4), delay_s=delay_s)
 
 
 async def postgres_fast(scene: Scene) -> None:

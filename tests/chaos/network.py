@@ -50,6 +50,23 @@ class Link:
     def light(self) -> None:
         self._lit.set()
 
+    async def down_for(self, seconds: float) -> None:
+        """Every connection is reset, and new ones for so long."""
+        self.take_down()
+        await asyncio.sleep(seconds)
+        self.bring_up()
+
+    async def dark_for(self, seconds: float) -> None:
+        self.darken()
+        await asyncio.sleep(seconds)
+        self.light()
+
+    async def far_for(self, seconds: float, *, delay_s: float) -> None:
+        """Everything takes so much longer."""
+        self.delay_s = delay_s
+        await asyncio.sleep(seconds)
+        self.delay_s = 0.0
+
     def mend(self) -> None:
         """As it was at first."""
         self.delay_s = 0.0

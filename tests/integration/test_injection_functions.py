@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.claims import accepted, registered, settle, the_claim
 from tests.support.database import Database
 from tests.support.processes import DIRECT, TOKEN, command, environment
 from tests.support.roles import connected_with, user_with
+from worker.errors import SchemaMissing
 from worker.sandbox import Sandbox, SandboxSettings
 
 TYPES = ("text", "bigint", "integer", "double precision", "timestamptz", "jsonb", "uuid", "boolean", "interval")
@@ -58,3 +60,21 @@ async def test_nobody_puts_a_function_in_our_way(database: Database, pooled: boo
         assert ended.exit_code == 0, ended.stderr
     assert await database.rows("SELECT DISTINCT who, by FROM public.caught") == []
     assert await database.states() == {"synced": 1, "pending": 1}
+
+
+async def test_a_trigger_of_somebody_elses_that_names_no_schema_is_told_of(database: Database) -> None:
+    """What it means is found nowhere in our sessions; `migrate` would mend nothing."""
+    await database.pool.execute(
+        """
+        CREATE TABLE public.mine (id text);
+        CREATE FUNCTION public.copied() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO mine VALUES (NEW.id); RETURN NEW; END $$;
+        CREATE TRIGGER copied AFTER INSERT ON caspen_sync.appointment FOR EACH ROW EXECUTE FUNCTION public.copied();
+        """
+    )
+    store = await registered(database)
+    await database.write("app_1", {"note": "n"})
+    held = await the_claim(store)
+    with pytest.raises(SchemaMissing, match="does a trigger of your own name the schema") as told:
+        await settle(store, accepted(held))
+    assert "caspen-sync migrate" not in str(told.value)

@@ -116,3 +116,23 @@ async def test_what_comes_back_is_no_part_of_what_was_counted(database: Database
             async with database.pool.acquire() as conn:
                 await retry(conn, await found(database, older), BY)
     assert ids(await the_claim(store)) == [older, *newer]
+
+
+@pytest.mark.parametrize("how", ["reinstate", "given_up"])
+async def test_what_an_outage_gives_back_is_no_part_of_it_either(database: Database, how: str) -> None:
+    """The same for changes that come back by themselves, once the API is heard of again."""
+    store = await registered(database)
+    older = await parked(database, "app_1", {"vehicle_id": 1})
+    newer = [await database.write("app_1", {"note": note}) for note in ("a", "b")]
+    held = await the_claim(store, max_changes=2)
+    assert await settle(store, replace(settlement(held, due_in_s=0.0), part_size=2, unsure_ids=(newer[-1],))) == []
+    await database.pool.execute(
+        "INSERT INTO caspen_sync.run_up (account, kind, appointment_id, reason, change_ids, charged) "
+        "VALUES ('default', 'down', 'app_1', '503', ARRAY[$1::bigint], 1)",
+        older,
+    )
+    if how == "reinstate":
+        assert await store.reinstate("default", "down") == (1, 1)
+    else:
+        assert await store.given_up("default") == 1
+    assert ids(await the_claim(store)) == [older, *newer]

@@ -78,6 +78,7 @@ async def test_an_answer_that_cannot_be_held_does_not_hold_up_the_others() -> No
     with capture_logs() as said:
         tally, ((batch, done),) = await written(table, good[0], bad, good[1])
     first, without, last = table.written
+    assert (first.unsure_ids, without.unsure_ids) == ((), (2,))
     assert [first, last] == good
     assert (without.answer, without.due_in_s, without.failures) == (None, 2 * STORE_BASE_S, 1)
     assert [(v.state, v.charged, v.error) for v in without.verdicts] == [(None, 1, REASON)] * 2
