@@ -27,6 +27,14 @@ LOSING: Mapping[str, Any] = (
     _CALM | _FEW | _SHORT | {"surroundings": {"database_lost": hands.database_lost}, "workers": 1}
 )
 FREEZING: Mapping[str, Any] = _CALM | _FEW | _SHORT | {"processes": {"freeze": hands.freeze}}
+# Frozen between a request and one of its quick retries, of which there are more here than by default.
+RETRYING: Mapping[str, Any] = FREEZING | {
+    "faults": {"http_503": 0.4},
+    "latency_s": 0.05,
+    "appointments": 30,
+    "seconds": 20.0,
+    "settings": {"RETRY__QUICK_ATTEMPTS": "10"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +208,7 @@ SABOTAGES = [
         was=("return min(slot.taken_at + timeout_s, lease_ends - timeout_s)", "return deadline - now >= timeout_s / 2"),
         instead=("return lease_ends + 1e6", "return True"),
         rules=frozenset({2, 4, 5}),
-        weather=FREEZING | {"faults": {"http_503": 0.5}},
+        weather=RETRYING,
     ),
     # -- 6: one transaction
     Sabotage(

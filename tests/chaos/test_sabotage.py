@@ -13,7 +13,7 @@ from tests.chaos.storm import Plan, storm
 SECONDS = 10.0
 DRAIN_S = 20.0
 # What it takes to meet is chance: two workers in the same moment, a freeze in the middle of a request.
-STORMS = 3
+STORMS = 5
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
