@@ -66,9 +66,12 @@ class ModelStore(Store):
             self.commit_unheard = False
             again = await super().settle(settlements, rest_s)
             assert again.lost == written.lost, "what was written once is known when it comes again"
+        # A batch that comes again is known by the appointments that it still held: nothing of those is written twice.
+        known = {one.claim.appointment_id for one in settlements if one not in written.lost}
         for one, was_held in zip(settlements, held, strict=True):
             lost = one in written.lost
-            self.attempts += len(one.attempts) * (2 if lost and again is not written else 1)
+            twice = again is not written and one.claim.appointment_id not in known
+            self.attempts += len(one.attempts) * (2 if twice else 1)
             assert was_held is None or lost is not was_held, f"lease held: {was_held}; said to be lost: {lost}"
             if not lost:
                 self._leases.settled(one.claim)
