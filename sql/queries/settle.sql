@@ -27,33 +27,33 @@ WITH claim AS (
         WITH ORDINALITY AS c (account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away,
                               unsure_ids, nth)
 ), tried AS MATERIALIZED (
-    -- Row by row, in the order of keys, as take_in locks them.
+    -- Row by row, in the order of keys, as take_in locks them. Whoever claimed it: a lock that is waited for shows the
+    -- newest version, and so what a commit has written whose answer got lost, while this statement's snapshot may not.
     SELECT c.account, c.appointment_id, c.token, c.upto_id, c.due_in_s, c.failures, c.part_size, c.turned_away,
-           c.unsure_ids, c.nth,
-           coalesce(q.held, false) AS held
+           c.unsure_ids, c.nth, q.newest_token, q.leased_until
     FROM (SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, unsure_ids, nth
           FROM claim ORDER BY account COLLATE "C", appointment_id COLLATE "C") AS c
     LEFT JOIN LATERAL (
-        SELECT true AS held FROM caspen_sync.queue q
+        SELECT q.token AS newest_token, q.leased_until FROM caspen_sync.queue q
         WHERE q.account = c.account AND q.appointment_id = c.appointment_id
-          AND q.token = c.token AND q.leased_until > clock_timestamp()
         LIMIT 1
         FOR UPDATE
     ) AS q ON true
+), judged AS MATERIALIZED (
+    -- Sorted once more, and so all locked before the first is judged: a lease runs out while a lock is waited for.
+    -- Known: the commit went through, but its answer got lost, and the batch is here again. Nothing of it is written twice.
+    SELECT t.account, t.appointment_id, t.token, t.upto_id, t.due_in_s, t.failures, t.part_size, t.turned_away,
+           t.unsure_ids, t.nth,
+           coalesce(t.newest_token = t.token AND t.leased_until > clock_timestamp(), false) AS held,
+           coalesce(t.newest_token = md5(t.token::text)::uuid, false) AS known
+    FROM (SELECT account, appointment_id, token, upto_id, due_in_s, failures, part_size, turned_away, unsure_ids, nth,
+                 newest_token, leased_until
+          FROM tried ORDER BY nth OFFSET 0) AS t
 ), kept AS MATERIALIZED (
     -- One row, with which claim is which. Joins over the batch would be planned for a handful, and compare each with each.
     SELECT array_agg(held ORDER BY nth) AS held, array_agg(account ORDER BY nth) AS accounts,
            array_agg(appointment_id ORDER BY nth) AS appointment_ids
-    FROM tried
-), settled_before AS MATERIALIZED (
-    -- The commit went through, but its answer got lost, and the batch is here again: nothing of these is written twice.
-    SELECT c.account, c.appointment_id, c.nth
-    FROM claim c
-    CROSS JOIN LATERAL (
-        SELECT FROM caspen_sync.queue q
-        WHERE q.account = c.account AND q.appointment_id = c.appointment_id AND q.token = md5(c.token::text)::uuid
-        LIMIT 1
-    ) AS q
+    FROM judged
 ), released AS (
     UPDATE caspen_sync.queue q
     SET token = md5(h.token::text)::uuid, -- another one, see claim.sql; and one by which a repeated settle is known
@@ -71,7 +71,7 @@ WITH claim AS (
                       WHEN h.due_in_s IS NOT NULL THEN clock_timestamp() + make_interval(secs => h.due_in_s)
                       WHEN q.newest_id > h.upto_id OR q.again > 0 THEN clock_timestamp()
                       ELSE 'infinity' END
-    FROM tried h
+    FROM judged h
     WHERE h.held AND q.account = ANY (ARRAY[h.account]) AND q.appointment_id = h.appointment_id
     RETURNING h.nth, h.account, q.due_at <= clock_timestamp() AS due
 ), verdict AS MATERIALIZED (
@@ -133,8 +133,8 @@ WITH claim AS (
     FROM unnest($21::text[], $22::text[], $23::text[], $24::float8[], $25::float8[], $26::smallint[], $27::text[],
                 $28::text[])
         AS t (account, appointment_id, change_ids, age_s, duration_ms, http_status, outcome, error)
-    WHERE NOT EXISTS (SELECT FROM settled_before b
-                      WHERE b.account = t.account AND b.appointment_id = t.appointment_id)
+    WHERE NOT EXISTS (SELECT FROM judged j
+                      WHERE j.known AND j.account = t.account AND j.appointment_id = t.appointment_id)
 ), used AS MATERIALIZED (
     -- The slot is fenced by the very instant to which its taker set it: once somebody else took it, that has changed.
     SELECT s.account, s.slot, clock_timestamp() + make_interval(secs => s.rest_s) AS free_at, s.throttled
@@ -158,4 +158,4 @@ WITH claim AS (
 )
 SELECT r.nth, EXISTS (SELECT FROM caspen_sync.run_up u WHERE u.account = r.account) AS run_up, r.due FROM released r
 UNION ALL
-SELECT nth, false, true FROM settled_before
+SELECT nth, false, true FROM judged WHERE known

@@ -21,6 +21,7 @@ from tests.support.claims import (
     row_locked,
     settle,
     settlement,
+    somebody_waits,
     the_claim,
 )
 from tests.support.database import Database
@@ -166,3 +167,48 @@ async def test_a_stale_claim_skips_what_was_settled_at_the_last_moment(database:
     claims = late or await claim(store)
     assert second not in [change for one in claims for change in ids(one)]
     assert [ids(one) for one in claims] == [[third]]
+
+
+async def test_a_settle_that_comes_again_while_the_first_one_commits(database: Database) -> None:
+    """The connection is lost while the commit is under way, and the batch comes again before that is over: it is
+    written once, and no lease is lost."""
+    store, other = await registered(database), await registered(database)
+    await database.write("app_1", {"note": "a"})
+    once = accepted(await the_claim(store))
+    holder = await asyncpg.connect(database.dsn)
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT FROM caspen_sync.rate_slot WHERE slot = $1 FOR UPDATE", once.claim.slot.number)
+    try:
+        first = asyncio.create_task(settle(store, once))
+        await row_locked(database, "queue")
+        again = asyncio.create_task(settle(other, once))
+        await somebody_waits(database, count=2)
+    finally:
+        await holder.execute("COMMIT")
+        await holder.close()
+    assert [await first, await again] == [[], []]
+    assert await database.value("SELECT attempts FROM caspen_sync.outbox") == 1
+    assert await database.value("SELECT count(*) FROM caspen_sync.attempt") == 1
+
+
+async def test_a_lease_that_runs_out_while_a_lock_is_waited_for_is_lost(database: Database) -> None:
+    """Of a batch that waits for one row, the leases of all are judged once it is had."""
+    store = await registered(database)
+    for appointment in ("app_1", "app_2"):
+        await database.write(appointment, {"note": "a"})
+    await store.take_in(["default"])
+    held = await claim(store, 2, lease_s=1.0)
+    holder = await asyncpg.connect(database.dsn)
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT FROM caspen_sync.queue WHERE appointment_id = 'app_2' FOR UPDATE")
+    try:
+        late = [accepted(one) for one in held]
+        settling = asyncio.create_task(settle(store, *late))
+        await somebody_waits(database)
+        for one in held:
+            await lease_over(database, one)
+    finally:
+        await holder.execute("COMMIT")
+        await holder.close()
+    assert await settling == late
+    assert await database.value("SELECT count(*) FROM caspen_sync.outbox WHERE state <> 'pending'") == 0

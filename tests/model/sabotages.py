@@ -33,14 +33,14 @@ SABOTAGES = (
     Sabotage(
         "no look at the token",
         "sql/queries/settle.sql",
-        "AND q.token = c.token AND q.leased_until > clock_timestamp()",
-        "AND q.leased_until > clock_timestamp()",
+        "t.newest_token = t.token AND t.leased_until > clock_timestamp()",
+        "t.leased_until > clock_timestamp()",
     ),
     Sabotage(
         "no look at the lease's end",
         "sql/queries/settle.sql",
-        "AND q.token = c.token AND q.leased_until > clock_timestamp()",
-        "AND q.token = c.token",
+        "t.newest_token = t.token AND t.leased_until > clock_timestamp()",
+        "t.newest_token = t.token",
     ),
     Sabotage(
         "what arrives during a claim is forgotten",

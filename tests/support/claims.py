@@ -174,10 +174,10 @@ async def row_locked(database: Database, table: str) -> None:
     await eventually(none_free, what=f"a row of {table} is locked")
 
 
-async def somebody_waits(database: Database) -> None:
-    """Waits until a statement waits for a lock; unlike `row_locked` without taking one, which others would skip."""
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    await eventually(lambda: database.value(sql), what="a statement waits for a lock")
+async def somebody_waits(database: Database, *, count: int = 1) -> None:
+    """Waits until so many statements wait for locks; unlike `row_locked` without taking one that others would skip."""
+    sql = "SELECT count(*) >= $1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    await eventually(lambda: database.value(sql, count), what=f"{count} statements wait for locks")
 
 
 async def snapshot(database: Database, *tables: str) -> dict[str, Sequence[asyncpg.Record]]:
