@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tests.chaos.evidence import Event, Evidence
+from tests.chaos.blame import OF_THE_ACCOUNT, bystanders, charged, not_given_back
+from tests.chaos.evidence import CLOCKS_S, Event, Evidence
 from tests.chaos.ledger import Committed
 from tests.support.audit import most_in_any_window, same
 from worker.sandbox import Entry
@@ -30,14 +31,9 @@ RULES = {
     10: "no secret leaves",
 }
 
-# Between a statement's look at the clock and the trigger's, and between the clocks of log and database.
-CLOCKS_S = 0.5
-
 _FINAL = {"synced", "parked", "discarded"}
-# The API did not do it, and said so; but what it has no time for now it may do later.
-_NOT_NOW = {408, 425, 429}
-# What the account is to blame for, whatever the worker took it for.
-_OF_THE_ACCOUNT = {401, 403, 429}
+# The API did not do it, and said so; but it may do it later: it has no time, or wants another token.
+_NOT_NOW = {408, 425} | OF_THE_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +58,8 @@ def audit(evidence: Evidence) -> list[Violation]:
 def _lost(evidence: Evidence) -> Iterator[str]:
     states = {row["id"]: row["state"] for row in evidence.outbox}
     committed = {change.id for change in evidence.committed}
+    if "synced" not in states.values():
+        yield "not one change was synced, and so nothing was tried"
     for number in sorted(set(evidence.acknowledged) - {change.number for change in evidence.committed}):
         yield f"the writers' change {number} was confirmed, and Postgres has lost it"
     for change_id in sorted(committed - states.keys()):
@@ -217,7 +215,7 @@ def _synced_state(evidence: Evidence) -> Iterator[str]:
     for appointment in synced.keys() & expected.keys():
         row = synced[appointment]
         last = max(newest[appointment, field] for field in expected[appointment])
-        if row["last_change_id"] < last:
+        if row["last_change_id"] != last:
             yield f"{appointment}: last_change_id is {row['last_change_id']}, and {last} is synced"
         said = json.loads(row["resource"])
         for field, value in evidence.remote.get(appointment, {}).items():
@@ -290,6 +288,16 @@ def _written_unfenced(evidence: Evidence) -> Iterator[str]:
                 yield f"{event.key}: {event.relation} was written, and no claim ended (transaction {xid})"
 
 
+def _taken_over(evidence: Evidence) -> Iterator[str]:
+    """Nobody claims what another one still holds."""
+    for event in evidence.history:
+        if event.relation != "queue" or not event.was or event.became["token"] == event.was["token"]:
+            continue
+        held, leased = event.was["leased_until"], event.became["leased_until"]
+        if held and leased and (left_s := (datetime.fromisoformat(held) - event.at).total_seconds()) > CLOCKS_S:
+            yield f"{event.key}: claimed {left_s:.1f} s before somebody's lease was over (transaction {event.xid})"
+
+
 def _settles(event: Event) -> bool:
     """Whether only the holder of a claim writes this."""
     if event.relation == "appointment":
@@ -326,34 +334,6 @@ def _split(evidence: Evidence) -> Iterator[str]:
             yield f"{key}: the synced state was written, and no change with it (transaction {xid})"
 
 
-# -- 7 and 8: whose fault it is ----------------------------------------------------------------------------------------
-
-
-def _bystanders(evidence: Evidence) -> Iterator[str]:
-    guilt = {change.id: change.guilt for change in evidence.committed}
-    for row in evidence.outbox:
-        state, its = row["state"], guilt.get(row["id"])
-        if its is None and state != "synced":
-            yield f"change {row['id']} is {state}, and nothing was wrong with it"
-        if its == "contract" and state == "synced":
-            yield f"change {row['id']} breaks the contract, and is synced"
-    for said in evidence.said:
-        if "Traceback" in said:
-            yield "a process ended with a traceback: " + said[said.index("Traceback") :][-600:]
-
-
-def _charged(evidence: Evidence) -> Iterator[str]:
-    """What the account, the network on the way there and other people's requests are to blame for costs no attempt."""
-    blamed: dict[int, int] = defaultdict(int)
-    for row in evidence.attempts:
-        if row["http_status"] not in _OF_THE_ACCOUNT:
-            for change_id in row["change_ids"]:
-                blamed[change_id] += 1
-    for row in evidence.outbox:
-        if row["attempts"] > blamed[row["id"]]:
-            yield f"change {row['id']} was charged {row['attempts']} attempts, and had {blamed[row['id']]}"
-
-
 # -- 10: no secret leaves ----------------------------------------------------------------------------------------------
 
 
@@ -376,9 +356,11 @@ _JUDGES: Sequence[tuple[int, Callable[[Evidence], Iterator[str]]]] = (
     (4, _budget),
     (5, _unclaimed),
     (5, _written_unfenced),
+    (5, _taken_over),
     (6, _split),
-    (7, _bystanders),
-    (8, _charged),
+    (7, bystanders),
+    (8, charged),
+    (8, not_given_back),
     (9, _nulls),
     (10, _secrets),
 )

@@ -16,6 +16,9 @@ from worker.sandbox import Appointments, Entry
 
 Row = Mapping[str, Any]
 
+# Between a statement's look at the clock and the trigger's, and between the clocks of log and database.
+CLOCKS_S = 0.5
+
 _UNREAD = "'{changes,resource,set_by}'::text[]"
 _HISTORY = f"""
 CREATE SCHEMA IF NOT EXISTS audit;
@@ -42,6 +45,7 @@ _KEPT = {
     "appointment": "INSERT OR UPDATE",
     "attempt": "INSERT",
     "rate_slot": "UPDATE",
+    "account": "UPDATE",
 }
 
 

@@ -35,6 +35,11 @@ RETRYING: Mapping[str, Any] = FREEZING | {
     "seconds": 20.0,
     "settings": {"RETRY__QUICK_ATTEMPTS": "10"},
 }
+# Nothing goes wrong but that the API is away now and then.
+OUTAGES: Mapping[str, Any] = _CALM | {
+    "surroundings": {"api_down": hands.api_down, "api_cut": hands.api_cut},
+    "seconds": 12.0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,16 +178,16 @@ SABOTAGES = [
     Sabotage(
         name="the token is not looked at",
         file="sql/queries/settle.sql",
-        was="AND q.token = c.token AND q.leased_until > clock_timestamp()",
-        instead="AND q.leased_until > clock_timestamp()",
+        was="t.newest_token = t.token AND t.leased_until > clock_timestamp()",
+        instead="t.leased_until > clock_timestamp()",
         rules=frozenset({5}),
         weather=FREEZING,
     ),
     Sabotage(
         name="the end of the lease is not looked at",
         file="sql/queries/settle.sql",
-        was="AND q.token = c.token AND q.leased_until > clock_timestamp()",
-        instead="AND q.token = c.token",
+        was="t.newest_token = t.token AND t.leased_until > clock_timestamp()",
+        instead="t.newest_token = t.token",
         rules=frozenset({5}),
         weather=FREEZING | {"workers": 1},
     ),
@@ -256,6 +261,14 @@ SABOTAGES = [
         instead="return tuple(_verdict(change, None, 1, reason) for change in self.sound)",
         rules=frozenset({8}),
         weather=_CALM | {"surroundings": {"token_withdrawn": hands.token_withdrawn}},
+    ),
+    Sabotage(
+        name="what an outage cost is not given back",
+        file="sql/queries/reinstate.sql",
+        was="attempts = greatest(0, o.attempts - r.charged)",
+        instead="attempts = o.attempts",
+        rules=frozenset({8}),
+        weather=OUTAGES,
     ),
     # -- 9: absent and null stay different
     Sabotage(

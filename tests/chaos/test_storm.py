@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos.hands import CABLES, HANDS, SURROUNDINGS
 from tests.chaos.hosts import permitted
-from tests.chaos.sabotage import BUSY, FREEZING, LOSING, RETRYING
+from tests.chaos.sabotage import BUSY, FREEZING, LOSING, OUTAGES, RETRYING
 from tests.chaos.seeds import seed_of_this_run
 from tests.chaos.storm import FAULTS, Plan, storm
 
@@ -48,7 +48,11 @@ async def test_pulled_cables_break_no_rule(cluster: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("weather", [BUSY, FREEZING, LOSING, RETRYING], ids=["busy", "freezing", "losing", "retrying"])
+@pytest.mark.parametrize(
+    "weather",
+    [BUSY, FREEZING, LOSING, OUTAGES, RETRYING],
+    ids=["busy", "freezing", "losing", "outages", "retrying"],
+)
 async def test_where_a_broken_rule_is_found_the_product_breaks_none(weather: Mapping[str, Any], cluster: Path) -> None:
     """What the sabotaged product shows in this weather, the whole one does not."""
     outcome = await storm(Plan(**{"seed": seed_of_this_run(), "seconds": 15.0, **weather}), cluster)

@@ -19,8 +19,18 @@ from worker.sandbox.resource import NO_SUCH_ROOM
 SECRET = "Mrs Storm coughs"
 
 _DAWN = datetime(2024, 1, 1, 10, tzinfo=UTC)
-# What a lost connection of a writer's comes to.
-_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+# What a lost connection of a writer's comes to, a server that goes or has no disk. Anything else is a mistake of ours.
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 def made_up(chance: random.Random, number: int, guilty: float) -> tuple[dict[str, Any], Guilt]:
