@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.chaos.seeds import refuse_what_is_no_number
 from tests.support import canary
 from tests.support.database import Database, with_database
 from tests.support.databases import PREFIX, Databases, create, databases_ahead, drop, new_name
@@ -58,8 +59,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """As root, the wheel makes a user and opens the folders above, which get their permissions back. Before the test
-    processes begin and after they have ended: else each would do so, and undo it, while the others' servers run."""
+    """What a person says by variables is looked at before anything else. As root, the wheel makes a user and opens the
+    folders above, which get their permissions back: before the test processes begin and after they have ended, or each
+    would do so, and undo it, while the others' servers run."""
+    refuse_what_is_no_number()
     if config.option.numprocesses and os.geteuid() == 0:
         opened = contextlib.ExitStack()
         config.add_cleanup(opened.close)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.chaos.seeds import seed_of_this_run
 from tests.support.audit import assert_accounted_for, assert_no_overlap, assert_settled, most_in_any_window
 from tests.support.backfill_files import (
     Line,
@@ -128,9 +128,7 @@ async def backfill(
 
 
 def chance_of_this_run() -> random.Random:
-    seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"CASPEN_SYNC_TEST_SEED={seed}")
-    return random.Random(seed)
+    return random.Random(seed_of_this_run())
 
 
 # -- killed ------------------------------------------------------------------------------------------------------------

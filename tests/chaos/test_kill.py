@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 
 import pytest
 
+from tests.chaos.seeds import seed_of_this_run
 from tests.support.audit import (
     assert_accounted_for,
     assert_final_state,
@@ -90,8 +90,7 @@ async def test_killed_workers_break_no_rule(
     database: Database, server_dsn: str, appointments: int, faults: dict[str, float], pooled: bool
 ) -> None:
     """Up to 6 changes for each appointment, 3 processes of which one is killed again and again: every rule holds."""
-    seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"CASPEN_SYNC_TEST_SEED={seed}")
+    seed = seed_of_this_run()
     settings = SandboxSettings(
         tokens=(TOKEN,), limit=LIMIT, window_s=WINDOW_S, latency_s=0.1, latency_jitter_s=0.05, faults=faults, seed=seed
     )

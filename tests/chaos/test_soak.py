@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import random
 from pathlib import Path
 
 import pytest
 
+from tests.chaos.seeds import seed_of_this_run
 from tests.chaos.soak.flatness import Verdict, judge
 from tests.chaos.soak.plan import Plan
 from tests.chaos.soak.samples import MEMORY, RELATION, Quantity, table
@@ -18,9 +17,7 @@ from tests.chaos.soak.soaking import Soaked, main, soak
 @pytest.mark.timeout(600)
 async def test_a_minute_at_a_steady_load(cluster: Path) -> None:
     """Nothing grows, everything is drained, no 429, and both services end as asked."""
-    seed = int(os.environ.get("CASPEN_SYNC_TEST_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"CASPEN_SYNC_TEST_SEED={seed}")
-    done = await soak(Plan(minutes=1.0, seed=seed), cluster)
+    done = await soak(Plan(minutes=1.0, seed=seed_of_this_run()), cluster)
     print(done.report())
     assert done.wrong == []
     assert done.flat

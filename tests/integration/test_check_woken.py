@@ -50,6 +50,7 @@ async def woken_as_a_worker(database: Database) -> None:
         await conn.close()
 
 
+@pytest.mark.long
 async def test_what_is_sent_after_the_mend(database: Database) -> None:
     """Written while the trigger was off, for a new appointment and for a known one, and set to pending by hand:
     `run --once` leaves them and ends content, `check` fails with 78, and after its mend they are sent."""

@@ -81,6 +81,7 @@ SMALL = Known(
 )
 
 
+@pytest.mark.long
 async def test_everything_that_they_name_exists(database: Database) -> None:
     """Each metric of dashboard and rules is in a live scrape, or in the README's table of cron jobs, and has the labels
     that are asked for; rates are of counters, quantiles of buckets, and what all processes share is never summed."""

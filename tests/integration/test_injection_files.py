@@ -84,6 +84,7 @@ async def test_json_lines_in_a_terminal(database: Database, tmp_path: Path) -> N
         assert_steers_nothing(ended.stdout)
 
 
+@pytest.mark.long
 async def test_cells_and_columns(database: Database, tmp_path: Path) -> None:
     """Of CSV, in a pipe: cells that a spreadsheet would run are texts like any other; columns that nobody has are
     named as text, and nothing is loaded for them."""

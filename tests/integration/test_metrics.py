@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from tests.support.canary import NOTE
@@ -35,6 +36,7 @@ async def test_the_readme_tells_of_all_of_them(database: Database) -> None:
         await one.stopped(service.service)
 
 
+@pytest.mark.long
 async def test_the_figures_after_a_drain(database: Database) -> None:
     """With folds, faults, refusals and both lanes: what was counted agrees with the API's own log and the outbox."""
     async with clinic(database, RETRY__DOWN_AFTER="1000", RETRY__MAX_ATTEMPTS="1000") as one:

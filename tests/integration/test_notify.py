@@ -19,6 +19,7 @@ from worker.sandbox import Sandbox, SandboxSettings
 NOTE = "a note"
 
 
+@pytest.mark.long
 async def test_the_life_of_a_service(database: Database) -> None:
     """READY once the database is there; WATCHDOG at least twice in the watchdog's time; a line of figures; RELOADING
     and READY again for SIGHUP; STOPPING, and nothing more."""

@@ -69,6 +69,7 @@ async def test_the_backlog_falls_live(database: Database) -> None:
         await fits(page)
 
 
+@pytest.mark.long
 async def test_a_parked_change_by_clicks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found from the overview, read, sent again and seen to be synced. A wrong token of the page is told at once."""
     async with with_a_parked_change(database) as one, looking(one.address) as page:

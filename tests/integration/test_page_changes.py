@@ -55,6 +55,7 @@ def ids_on(page: str) -> list[int]:
     return [int(number) for number in re.findall(r'name="id" value="(\d+)"', page)]
 
 
+@pytest.mark.long
 async def test_the_json_has_every_figure(database: Database) -> None:
     """What the overview says stands at /api/status as well, and both are what the database says."""
     await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
@@ -219,6 +220,7 @@ async def test_what_was_just_done_shows_at_once(database: Database) -> None:
             await visitor.post("/resume", form)
 
 
+@pytest.mark.long
 async def test_the_work_does_not_wait_for_pages(database: Database) -> None:
     """However many pages wait for the database, they have one connection between them, and changes go out meanwhile."""
     change = await parked(database, "app_bad", {"room_id": 1}, error=NO_ROOM)
@@ -305,6 +307,7 @@ async def test_what_is_confirmed_is_what_was_shown(database: Database) -> None:
             assert (await visitor.get(f"/sign-in?next={place}")).status == 303
 
 
+@pytest.mark.long
 async def test_the_work_does_not_wait_for_who_pauses(database: Database) -> None:
     """However often somebody stops an account that is locked: it is one connection, it gives up soon, and the changes
     of other accounts go out meanwhile."""

@@ -39,6 +39,7 @@ async def retried(database: Database, *ids: int) -> list[Retried]:
 # -- from end to end ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_what_is_newer_is_left_out_and_said(database: Database) -> None:
     """A field that a newer synced change has set is not sent again; the dry run, `show` and the retry all say so."""
     async with strict() as sandbox:

@@ -21,6 +21,7 @@ from tests.support.claims import (
     the_claim,
 )
 from tests.support.database import Database
+from tests.support.setbacks import pause
 from tests.support.waiting import eventually
 from worker import policy
 from worker.claims import Slot
@@ -176,15 +177,18 @@ async def test_nothing_is_leased_without_a_slot(database: Database) -> None:
     assert await snapshot(database, "queue", "rate_slot") == before
 
 
-@pytest.mark.parametrize("retry", [False, True])
-async def test_a_taken_slot_rests_for_the_worst_case(database: Database, retry: bool) -> None:
+@pytest.mark.parametrize("by", ["claim", "probe", "retry"])
+async def test_a_taken_slot_rests_for_the_worst_case(database: Database, by: str) -> None:
     """Answered at the last moment and counted a timeout later: two timeouts, window and guard from the claim on."""
     store = await registered(database, limits(2))
     await database.write("app_1", {"note": NOTE})
+    if by == "probe":
+        await pause(database, "down", 0.0)
     before = await clock_of(database)
     held = await the_claim(store)
+    assert held.probing == ("down" if by == "probe" else None)
     slot: Slot | None = held.slot
-    if retry:
+    if by == "retry":
         before = await clock_of(database)
         slot = await store.take_slot(held, timeout_s=TIMEOUT_S)
     after = await clock_of(database)

@@ -48,6 +48,7 @@ def read(file: Path) -> Metrics:
     return Metrics(file.read_text("utf-8"))
 
 
+@pytest.mark.long
 async def test_runs_add_up(database: Database, file: Path) -> None:
     """A run, one that finds nothing to do and another one: silent, counters of all, gauges of the last. What is in the
     file is what the README says, Prometheus's linter likes it, and node_exporter would take it: no times, nothing

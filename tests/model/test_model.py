@@ -14,10 +14,10 @@ from tests.model import plainly
 from tests.model.machine import Machine
 from tests.model.stage import Stage
 
-EXAMPLES = int(os.environ.get("CASPEN_SYNC_MODEL_EXAMPLES", "0"))
-STEPS = int(os.environ.get("CASPEN_SYNC_MODEL_STEPS", "50"))
+EXAMPLES = int(os.environ.get("CASPEN_SYNC_MODEL_EXAMPLES") or "0")
+STEPS = int(os.environ.get("CASPEN_SYNC_MODEL_STEPS") or "50")
 NO_SHRINKING = bool(os.environ.get("CASPEN_SYNC_MODEL_NO_SHRINKING"))
-SEED = int(os.environ.get("CASPEN_SYNC_MODEL_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+SEED = int(os.environ.get("CASPEN_SYNC_MODEL_SEED") or "0") or random.SystemRandom().randrange(1, 2**32)
 
 
 def run(stage: Stage, examples: int) -> None:
