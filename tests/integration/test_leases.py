@@ -78,6 +78,19 @@ async def test_a_live_change_makes_its_appointment_live(database: Database) -> N
     assert (claimed.appointment_id, claimed.lane, ids(claimed)) == ("app_1", "live", [first, second])
 
 
+async def test_a_backfill_change_leaves_its_appointment_live(database: Database) -> None:
+    """What waits in the live lane stays there when backfill comes along, and goes out with it."""
+    store = await registered(database)
+    await database.write("app_0", {"note": "other live"})
+    await store.take_in(["default"])
+    first = await database.write("app_1", {"note": "live"})
+    await store.take_in(["default"])
+    second = await database.write("app_1", {"room_id": 1}, lane="backfill")
+    await store.take_in(["default"])
+    claims = await claim(store, 2)
+    assert [(one.lane, ids(one)) for one in claims if one.appointment_id == "app_1"] == [("live", [first, second])]
+
+
 async def test_backfill_after_live_is_backfill_again(database: Database) -> None:
     """Once its live change is settled, an appointment's next backfill waits in the backfill lane."""
     store = await registered(database)
@@ -159,6 +172,23 @@ async def test_losers_do_not_hurt_the_rest_of_their_batch(database: Database) ->
     late = accepted(short)
     assert await settle(store, accepted(first), late, accepted(second)) == [late]
     assert await database.states() == {"synced": 2, "pending": 1}
+
+
+async def test_a_batch_of_several_accounts(database: Database) -> None:
+    """The same appointment of two accounts, in one batch, of which one has lost its lease: to each its own."""
+    held = {}
+    for account, lease_s in (("a", 0.2), ("b", 60.0), ("c", 60.0)):
+        store = await registered(database, account=account)
+        await database.write("app_1", {"note": account}, account=account)
+        await store.take_in([account])
+        (held[account],) = await claim(store, account=account, lease_s=lease_s)
+    await lease_over(database, held["a"])
+    batch = [accepted(one, {"note": account}) for account, one in held.items()]
+    assert await settle(store, *batch) == [batch[0]]
+    states = await database.rows("SELECT account, state FROM caspen_sync.outbox ORDER BY account")
+    assert [tuple(row) for row in states] == [("a", "pending"), ("b", "synced"), ("c", "synced")]
+    kept = await database.rows("SELECT account, resource ->> 'note' FROM caspen_sync.appointment ORDER BY account")
+    assert [tuple(row) for row in kept] == [("b", "b"), ("c", "c")]
 
 
 async def test_a_change_in_flight_makes_due_again(database: Database) -> None:

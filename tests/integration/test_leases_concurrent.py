@@ -212,3 +212,20 @@ async def test_a_lease_that_runs_out_while_a_lock_is_waited_for_is_lost(database
         await holder.close()
     assert await settling == late
     assert await database.value("SELECT count(*) FROM caspen_sync.outbox WHERE state <> 'pending'") == 0
+
+
+async def test_taking_in_waits_for_nobody(database: Database) -> None:
+    """What another worker is just taking in is left to it, and the rest is taken."""
+    store = await registered(database)
+    await database.write("app_1", {"note": "a"})
+    holder = await asyncpg.connect(database.dsn)
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT FROM caspen_sync.arrival FOR UPDATE")
+    try:
+        await database.write("app_2", {"note": "b"})
+        async with asyncio.timeout(10):
+            assert await store.take_in(["default"]) == {"default": 1}
+    finally:
+        await holder.execute("COMMIT")
+        await holder.close()
+    assert await store.take_in(["default"]) == {"default": 1}
