@@ -117,6 +117,7 @@ async def backfill(database: Database, *args: str, cwd: Path) -> Ended:
     return await command("backfill", *args, env=offline(database), cwd=str(cwd))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "args",
     [

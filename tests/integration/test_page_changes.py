@@ -332,6 +332,7 @@ async def test_the_work_does_not_wait_for_who_pauses(database: Database) -> None
         await asyncio.wait(asked)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", ["paused", "not"])
 async def test_a_button_is_known_by_what_it_does(database: Database, state: str) -> None:
     """What stops an account and what lets it go on are different elements: none turns into the other under a finger."""

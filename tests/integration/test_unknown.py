@@ -100,6 +100,7 @@ async def test_done_and_not_told_is_sent_again(database: Database, fault: str) -
     assert await database.value("SELECT count(*) FROM caspen_sync.attempt WHERE outcome = 'retry'") >= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rests_s", "kind"), [(-1, "manual"), (60, "manual"), (-1, "refused"), (60, "refused")])
 async def test_an_appointment_that_rests_with_nothing_to_send_is_no_work(
     database: Database, rests_s: int, kind: str

@@ -256,6 +256,7 @@ async def test_one_run_does_not_listen(database: Database) -> None:
         assert (await command("run", "--once", env=env)).exit_code == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings", [{}, {"TOKEN_FILE": "/nowhere"}, {"TOKEN": "short"}], ids=["none", "file", "short"]
 )
