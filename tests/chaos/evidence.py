@@ -122,7 +122,6 @@ SELECT (SELECT count(*) FROM caspen_sync.queue WHERE due_at < 'infinity') AS "ap
 _TOLD = """
 SELECT last_error AS told FROM caspen_sync.outbox WHERE last_error IS NOT NULL
 UNION SELECT error FROM caspen_sync.attempt WHERE error IS NOT NULL
-UNION SELECT pause_reason FROM caspen_sync.account WHERE pause_reason IS NOT NULL
 """
 
 
@@ -154,10 +153,19 @@ async def gather(
         history=history,
         brought_back=await _brought_back(conn),
         standing=dict(await conn.fetchrow(_STANDING)),
-        told=[row["told"] for row in await conn.fetch(_TOLD)],
+        told=[*(row["told"] for row in await conn.fetch(_TOLD)), *_reasons(history)],
         said=said,
         secrets=secrets,
     )
+
+
+def _reasons(history: Sequence[Event]) -> set[str]:
+    """Of all pauses that there were."""
+    return {
+        event.became["pause_reason"]
+        for event in history
+        if event.relation == "account" and event.became["pause_reason"]
+    }
 
 
 async def _brought_back(conn: asyncpg.Connection) -> Mapping[str, Sequence[datetime]]:
