@@ -24,6 +24,8 @@ from worker.sqlfiles import query
 
 # Changes of one transaction: it locks their appointments' rows of the queue.
 BATCH = 500
+# A body of some thousand brackets in each other would be megabytes of blanks: it is shown as it stands.
+_INDENTED_MOST = 1_000_000
 T = TypeVar("T")
 
 
@@ -198,10 +200,10 @@ async def _bring_back(
 def _readable(text: str) -> Mapping[str, Any] | str:
     try:
         changes: Mapping[str, Any] = json.loads(text)
-        json.dumps(changes, indent=2)
+        indented = json.dumps(changes, indent=2)
     except (ValueError, RecursionError):
         return text
-    return changes
+    return changes if len(indented) <= _INDENTED_MOST else text
 
 
 async def _in_batches(

@@ -72,7 +72,7 @@ async def test_what_is_newer_is_left_out_of_an_edit_too(database: Database, chan
 
 UNSENDABLE = (
     (b"", "standard input is no JSON"),
-    (b'{"note": "never said",}', "line 1, column 23"),
+    (b'{"note": "never said"', "line 1, column 22"),
     (b'["never said"]', "no JSON object"),
     (b'{"note": "never said \xff"}', "standard input is not UTF-8"),
     (b'{"note": "never said \\u0000"}', "Postgres cannot hold"),

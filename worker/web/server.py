@@ -160,9 +160,12 @@ class _Connection(web.RequestHandler):
 
 
 def _refusal(address: str, error: OSError | UnicodeError) -> ConfigError:
-    number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
-    why = os.strerror(number).lower() if number else "this name is not known"
-    mend = _MENDS.get(number or errno.EADDRNOTAVAIL, _OTHER)
+    number, why = errno.EADDRNOTAVAIL, "this name is not known"
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+        # From Python 3.13 on, asyncio has no number where none of the addresses is this host's.
+        number = error.errno or errno.EADDRNOTAVAIL
+        why = os.strerror(number).lower()
+    mend = _MENDS.get(number, _OTHER)
     return ConfigError(f"http.listen: cannot listen on {address}: {why}; {mend}")
 
 
