@@ -77,20 +77,21 @@ def _lost(evidence: Evidence) -> Iterator[str]:
 def _made_up(evidence: Evidence) -> Iterator[str]:
     """What is synced was accepted: by the log of attempts, and that by the log of the API."""
     accepted: dict[str, set[int]] = defaultdict(set)
-    attempts: dict[str, int] = defaultdict(int)
+    # One whose lease was lost stands twice, to the letter, when the answer to its commit got lost as well.
+    attempts: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for row in evidence.attempts:
         if row["outcome"] == "synced":
             accepted[row["appointment_id"]].update(row["change_ids"])
-            attempts[row["appointment_id"]] += 1
+            attempts[row["appointment_id"]].add((row["worker"], row["duration_ms"], *row["change_ids"]))
     for row in evidence.outbox:
         if row["state"] == "synced" and row["id"] not in accepted[row["appointment_id"]]:
             yield f"change {row['id']} is synced, and no attempt was"
     answered: dict[str | None, int] = defaultdict(int)
     for entry in evidence.log:
         answered[entry.appointment] += entry.http_status == 200
-    for appointment, count in attempts.items():
-        if count > answered[appointment]:
-            yield f"{appointment}: {count} attempts were accepted, by {answered[appointment]} answers of the API"
+    for appointment, rows in attempts.items():
+        if len(rows) > answered[appointment]:
+            yield f"{appointment}: {len(rows)} attempts were accepted, by {answered[appointment]} answers of the API"
 
 
 # -- 2: order ----------------------------------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ def _ids_against_commits(evidence: Evidence) -> Iterator[str]:
 
 def _sent_backwards(evidence: Evidence) -> Iterator[str]:
     """What was refused is sent again in parts, and so older changes after newer ones; anything else goes forwards."""
-    sent = [entry for entry in evidence.log if not _refused(entry)]
+    sent = [entry for entry in evidence.log if not _refused(entry) and entry.http_status not in OF_THE_ACCOUNT]
     refused = _refusals(evidence)
     for before, entry, what in _backwards(evidence, sorted(sent, key=lambda entry: entry.received_at)):
         if not any(before.seq < seq < entry.seq for seq in refused[entry.appointment]):

@@ -11,6 +11,8 @@ from tests.chaos.evidence import CLOCKS_S, Evidence
 OF_THE_ACCOUNT = {401, 403, 429}
 # Outcomes by which the API is there.
 _HEARD = {"synced", "rejected"}
+# As many runs as a storm has in which nobody is killed: three services, and the drain.
+_UNHARMED = 4
 
 
 def bystanders(evidence: Evidence) -> Iterator[str]:
@@ -41,6 +43,9 @@ def charged(evidence: Evidence) -> Iterator[str]:
 def not_given_back(evidence: Evidence) -> Iterator[str]:
     """An API that is down costs no change an attempt: neither the failures in a row for which the account was paused,
     nor what was under way then, nor what was sent to look whether it is back."""
+    # Who is killed between writing down and giving back may leave an attempt charged; then nothing is judged here.
+    if len({event.became["worker"] for event in evidence.history if event.relation == "attempt"}) > _UNHARMED:
+        return
     outages = list(_outages(evidence))
     blamed: dict[int, int] = defaultdict(int)
     for event in evidence.history:
