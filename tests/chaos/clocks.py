@@ -14,7 +14,7 @@ _SHIFTS = struct.Struct("dd")
 
 def set_clocks(file: Path, *, wall_s: float = 0.0, slept_s: float = 0.0) -> None:
     """`wall_s`: how far the wall clock is off, either way. `slept_s`: for how long the machine was suspended, which a
-    monotonic clock does not tell, and the one that leases are judged by does; it must not become less."""
+    monotonic clock does not tell, and the one that leases are judged by does. It has to pass for everybody else."""
     if not file.exists():
         file.write_bytes(_SHIFTS.pack(wall_s, slept_s))
         return

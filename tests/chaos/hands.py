@@ -90,7 +90,11 @@ async def clocks(scene: Scene) -> None:
     if scene.chance.random() < 0.5:
         scene.somebody().shift(wall_s=scene.chance.uniform(-86_400, 86_400), slept_s=0.0)
     else:
-        scene.somebody().shift(wall_s=0.0, slept_s=scene.chance.uniform(0, 2 * scene.terms.lease_s))
+        worker, slept_s = scene.somebody(), scene.chance.uniform(0, 2 * scene.terms.lease_s)
+        worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(slept_s)
+        worker.shift(wall_s=0.0, slept_s=slept_s)
+        worker.signal(signal.SIGCONT)
 
 
 # -- the API and the way there -----------------------------------------------------------------------------------------
