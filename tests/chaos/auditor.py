@@ -98,9 +98,18 @@ def _made_up(evidence: Evidence) -> Iterator[str]:
 
 
 def _overlapping(evidence: Evidence) -> Iterator[str]:
+    """How long the API may be at a request that its maker has lost is promised: another timeout."""
+    lost: dict[str | None, list[tuple[float, float]]] = defaultdict(list)
+    for row in evidence.attempts:
+        if row["http_status"] is None:
+            began = row["started_at"].timestamp()
+            lost[row["appointment_id"]].append((began, began + row["duration_ms"] / 1000))
     for appointment, entries in _by_appointment(evidence.log).items():
         for earlier, later in itertools.pairwise(sorted(entries, key=lambda entry: entry.received_at)):
             over_at = max(earlier.answered_at or float("inf"), earlier.applied_at or 0.0)
+            for began, ended in lost[appointment]:
+                if began - CLOCKS_S <= earlier.received_at <= ended:
+                    over_at = min(over_at, ended + evidence.terms.timeout_s)
             if over_at > later.received_at:
                 yield f"{appointment}: request {later.seq} began before {earlier.seq} was over"
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from tests.chaos.evidence import CLOCKS_S, Evidence
+from tests.chaos.evidence import CLOCKS_S, Event, Evidence
 
 # What the account is to blame for, whatever the worker took it for.
 OF_THE_ACCOUNT = {401, 403, 429}
 # Outcomes by which the API is there.
 _HEARD = {"synced", "rejected"}
-# As many runs as a storm has in which nobody is killed: three services, and the drain.
-_UNHARMED = 4
 
 
 def bystanders(evidence: Evidence) -> Iterator[str]:
@@ -40,20 +40,28 @@ def charged(evidence: Evidence) -> Iterator[str]:
             yield f"change {row['id']} was charged {row['attempts']} attempts, and had {blamed[row['id']]}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    """A pause of an account since the API was down."""
+
+    account: str
+    began_at: float
+    """When the last answer before it was written down."""
+    ended_at: float
+    ended_by: int
+    """The transaction that wrote down the answer to its probe."""
+
+
 def not_given_back(evidence: Evidence) -> Iterator[str]:
     """An API that is down costs no change an attempt: neither the failures in a row for which the account was paused,
     nor what was under way then, nor what was sent to look whether it is back."""
-    # Who is killed between writing down and giving back may leave an attempt charged; then nothing is judged here.
-    if len({event.became["worker"] for event in evidence.history if event.relation == "attempt"}) > _UNHARMED:
-        return
+    attempts = [event for event in evidence.history if event.relation == "attempt"]
     outages = list(_outages(evidence))
     blamed: dict[int, int] = defaultdict(int)
-    for event in evidence.history:
-        if event.relation != "attempt" or event.became["http_status"] in OF_THE_ACCOUNT:
+    for event in attempts:
+        if event.became["http_status"] in OF_THE_ACCOUNT:
             continue
-        at = event.at.timestamp()
-        failed = event.became["outcome"] not in _HEARD
-        if not (failed and any(since + CLOCKS_S < at < until - CLOCKS_S for since, until in outages)):
+        if not any(_belongs_to(outage, event, attempts) for outage in outages):
             for change_id in event.became["change_ids"]:
                 blamed[change_id] += 1
     for row in evidence.outbox:
@@ -64,9 +72,22 @@ def not_given_back(evidence: Evidence) -> Iterator[str]:
             )
 
 
-def _outages(evidence: Evidence) -> Iterator[tuple[float, float]]:
-    """From the last answer that was written down before an account was paused since the API is down, until that pause
-    was over."""
+def _belongs_to(outage: _Outage, failure: Event, attempts: Sequence[Event]) -> bool:
+    """Whether it failed in that outage, and nothing better was heard between it and the probe's answer."""
+    if failure.became["outcome"] in _HEARD or failure.became["account"] != outage.account:
+        return False
+    if not outage.began_at + CLOCKS_S < failure.at.timestamp() < outage.ended_at - CLOCKS_S:
+        return False
+    return not any(
+        event.became["outcome"] in _HEARD
+        and event.became["account"] == outage.account
+        and event.xid != outage.ended_by
+        and _answered_at(failure) - CLOCKS_S < _answered_at(event) < outage.ended_at
+        for event in attempts
+    )
+
+
+def _outages(evidence: Evidence) -> Iterator[_Outage]:
     heard_at: dict[str, float] = defaultdict(float)
     began_at: dict[str, float] = {}
     for event in evidence.history:
@@ -78,4 +99,10 @@ def _outages(evidence: Evidence) -> Iterator[tuple[float, float]]:
             if now and not was:
                 began_at[account] = heard_at[account]
             elif was and not now:
-                yield began_at.pop(account), at
+                yield _Outage(account, began_at.pop(account), at, event.xid)
+
+
+def _answered_at(attempt: Event) -> float:
+    """When its answer came, or was waited for no more."""
+    began = datetime.fromisoformat(attempt.became["started_at"]).timestamp()
+    return began + attempt.became["duration_ms"] / 1000

@@ -107,6 +107,13 @@ async def api_down(scene: Scene) -> None:
     await scene.sandbox.start()
 
 
+async def api_away(scene: Scene) -> None:
+    """The same, for as long as an outage takes in which workers look again and again."""
+    await scene.sandbox.stop()
+    await asyncio.sleep(scene.chance.uniform(2.5, 3.5))
+    await scene.sandbox.start()
+
+
 async def api_cut(scene: Scene) -> None:
     """Every connection to the API is reset, and new ones for a while."""
     await scene.to_api.down_for(scene.chance.uniform(0, 1))

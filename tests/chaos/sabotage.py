@@ -35,9 +35,9 @@ RETRYING: Mapping[str, Any] = FREEZING | {
     "seconds": 20.0,
     "settings": {"RETRY__QUICK_ATTEMPTS": "10"},
 }
-# Nothing goes wrong but that the API is away now and then.
+# Nothing goes wrong but that the API is away now and then, for long enough to be noticed.
 OUTAGES: Mapping[str, Any] = _CALM | {
-    "surroundings": {"api_down": hands.api_down, "api_cut": hands.api_cut},
+    "surroundings": {"api_away": hands.api_away},
     "seconds": 12.0,
 }
 
